@@ -1,0 +1,375 @@
+//! The catalogue: platforms, platform services and environments, held as one immutable snapshot with a version.
+//!
+//! A snapshot holds no secret: they are taken out when it is built ([`without_secrets`]), because whatever a hook or a
+//! template can read can end up in an answer.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::Map;
+use crate::name::PlatformKey;
+
+/// Where data lives, such as AWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name, unique.
+    pub name: String,
+}
+
+/// A service of a platform, such as Glue. It belongs to the plugin whose platform key is its name in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformService {
+    /// Its id.
+    pub id: Uuid,
+    /// The platform it is part of.
+    pub platform_id: Uuid,
+    /// Its name, unique in the platform.
+    pub name: String,
+    /// The template of an access path.
+    pub result_string_template: String,
+    /// The template of the technical info of one environment.
+    pub technical_info_template: String,
+}
+
+/// The options of a platform service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceConfiguration {
+    /// Its id.
+    pub id: Uuid,
+    /// The platform.
+    pub platform_id: Uuid,
+    /// The service; each has at most one.
+    pub service_id: Uuid,
+    /// The options, in order.
+    pub config: Vec<String>,
+}
+
+/// An environment, such as production.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name, unique.
+    pub name: String,
+    /// A short name, as in `prd`.
+    pub acronym: String,
+    /// What identifies it on the platform, such as a role's ARN with `{{}}` for the namespace.
+    pub context: String,
+    /// Whether it is the one that is used where none is named.
+    pub is_default: bool,
+}
+
+/// What a platform, or one of its services, is in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvironmentConfiguration {
+    /// Its id.
+    pub id: Uuid,
+    /// The environment.
+    pub environment_id: Uuid,
+    /// The platform.
+    pub platform_id: Uuid,
+    /// The service, or none when it is the platform's own.
+    pub service_id: Option<Uuid>,
+    /// An object for a platform; for a service a list of entries, each with an `identifier`.
+    pub config: Value,
+}
+
+/// The whole catalogue at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Catalogue {
+    /// Grows with every write.
+    pub version: u64,
+    /// By name.
+    pub platforms: Vec<Platform>,
+    /// By platform, then name.
+    pub services: Vec<PlatformService>,
+    /// In no order.
+    pub service_configurations: Vec<ServiceConfiguration>,
+    /// By name.
+    pub environments: Vec<Environment>,
+    /// In no order; secrets taken out.
+    pub environment_configurations: Vec<EnvironmentConfiguration>,
+}
+
+impl Catalogue {
+    /// The service that belongs to a platform key.
+    pub fn service_of(&self, key: &PlatformKey) -> Option<&PlatformService> {
+        self.services
+            .iter()
+            .find(|service| service.name.to_lowercase() == key.as_str())
+    }
+
+    /// Whether a service belongs to a platform key.
+    pub fn fits(service: &PlatformService, key: &PlatformKey) -> bool {
+        service.name.to_lowercase() == key.as_str()
+    }
+
+    /// A service by its platform and id.
+    pub fn service(&self, platform_id: Uuid, service_id: Uuid) -> Option<&PlatformService> {
+        self.services
+            .iter()
+            .find(|service| service.id == service_id && service.platform_id == platform_id)
+    }
+
+    /// The options of the service of a platform key: none when the service or its options row is missing, which makes
+    /// a form `not_configured`. An empty list counts as configured.
+    pub fn platform_options(&self, key: &PlatformKey) -> Option<&[String]> {
+        let service = self.service_of(key)?;
+        self.service_configurations
+            .iter()
+            .find(|configuration| configuration.service_id == service.id)
+            .map(|configuration| configuration.config.as_slice())
+    }
+
+    /// An environment by its name.
+    pub fn environment(&self, name: &str) -> Option<&Environment> {
+        self.environments
+            .iter()
+            .find(|environment| environment.name == name)
+    }
+
+    /// The platform configuration of the platform to which the service of `key` belongs, or, where no service has that
+    /// key, of the platform of that name.
+    pub fn platform_configuration(
+        &self,
+        environment_id: Uuid,
+        key: &PlatformKey,
+    ) -> Option<&Value> {
+        let platform_id = match self.service_of(key) {
+            Some(service) => service.platform_id,
+            None => {
+                self.platforms
+                    .iter()
+                    .find(|platform| platform.name.to_lowercase() == key.as_str())?
+                    .id
+            }
+        };
+        self.environment_configuration(environment_id, platform_id, None)
+    }
+
+    /// The service configuration of the service of `key`.
+    pub fn service_configuration(&self, environment_id: Uuid, key: &PlatformKey) -> Option<&Value> {
+        let service = self.service_of(key)?;
+        self.environment_configuration(environment_id, service.platform_id, Some(service.id))
+    }
+
+    /// What a platform, or one of its services, is in an environment.
+    pub fn environment_configuration(
+        &self,
+        environment_id: Uuid,
+        platform_id: Uuid,
+        service_id: Option<Uuid>,
+    ) -> Option<&Value> {
+        self.environment_configurations
+            .iter()
+            .find(|configuration| {
+                configuration.environment_id == environment_id
+                    && configuration.platform_id == platform_id
+                    && configuration.service_id == service_id
+            })
+            .map(|configuration| &configuration.config)
+    }
+}
+
+/// Whether a key of an environment's configuration holds a secret.
+///
+/// `admin_pwd` is the origin's; the endings are how such keys are named wherever they come from.
+pub fn is_secret_key(key: &str) -> bool {
+    let key = key.to_lowercase();
+    [
+        "pwd",
+        "password",
+        "secret",
+        "token",
+        "private_key",
+        "api_key",
+        "secret_key",
+        "access_key",
+    ]
+    .iter()
+    .any(|ending| {
+        key == *ending
+            || key
+                .strip_suffix(ending)
+                .is_some_and(|rest| rest.ends_with(['_', '-']))
+    })
+}
+
+/// The configuration without its secrets, at any depth.
+pub fn without_secrets(value: &Value) -> Value {
+    map_secrets(value, &|_| None)
+}
+
+/// The configuration as it goes out over REST: each secret that is set as `""`.
+pub fn with_blank_secrets(value: &Value) -> Value {
+    map_secrets(value, &|secret| {
+        Some(if secret.is_null() {
+            Value::Null
+        } else {
+            Value::String(String::new())
+        })
+    })
+}
+
+fn map_secrets(value: &Value, secret: &dyn Fn(&Value) -> Option<Value>) -> Value {
+    match value {
+        Value::Array(items) => {
+            Value::Array(items.iter().map(|item| map_secrets(item, secret)).collect())
+        }
+        Value::Object(entries) => Value::Object(
+            entries
+                .iter()
+                .filter_map(|(key, value)| {
+                    let kept = if is_secret_key(key) {
+                        secret(value)?
+                    } else {
+                        map_secrets(value, secret)
+                    };
+                    Some((key.clone(), kept))
+                })
+                .collect::<Map>(),
+        ),
+        other => other.clone(),
+    }
+}
+
+/// The configuration to store when `sent` replaces `stored`: a secret sent as `""` keeps what is stored, null clears it.
+///
+/// Entries of a list are matched by their `identifier`, else by their place.
+pub fn keep_secrets(sent: &Value, stored: Option<&Value>) -> Value {
+    match (sent, stored) {
+        (Value::Object(entries), stored) => {
+            let stored = stored.and_then(Value::as_object);
+            Value::Object(
+                entries
+                    .iter()
+                    .filter_map(|(key, value)| {
+                        let before = stored.and_then(|stored| stored.get(key));
+                        if !is_secret_key(key) {
+                            return Some((key.clone(), keep_secrets(value, before)));
+                        }
+                        match value {
+                            Value::Null => None,
+                            Value::String(text) if text.is_empty() => {
+                                before.map(|kept| (key.clone(), kept.clone()))
+                            }
+                            other => Some((key.clone(), other.clone())),
+                        }
+                    })
+                    .collect(),
+            )
+        }
+        (Value::Array(items), Some(Value::Array(stored))) => Value::Array(
+            items
+                .iter()
+                .enumerate()
+                .map(|(place, item)| {
+                    let before = match item.get("identifier") {
+                        Some(identifier) => stored
+                            .iter()
+                            .find(|other| other.get("identifier") == Some(identifier)),
+                        None => stored.get(place),
+                    };
+                    keep_secrets(item, before)
+                })
+                .collect(),
+        ),
+        (Value::Array(items), _) => {
+            Value::Array(items.iter().map(|item| keep_secrets(item, None)).collect())
+        }
+        (other, _) => other.clone(),
+    }
+}
+
+/// The catalogue as a file, `config/catalogue.toml`. Things refer to one another by name.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueFile {
+    /// The platforms.
+    #[serde(default, rename = "platform")]
+    pub platforms: Vec<PlatformEntry>,
+    /// The environments.
+    #[serde(default, rename = "environment")]
+    pub environments: Vec<EnvironmentEntry>,
+}
+
+/// A platform in the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlatformEntry {
+    /// Its name.
+    pub name: String,
+    /// Its services.
+    #[serde(default, rename = "service")]
+    pub services: Vec<ServiceEntry>,
+}
+
+/// A platform service in the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: String,
+    /// The template of an access path.
+    pub result_string_template: String,
+    /// The template of the technical info; the access path's when left out.
+    #[serde(default)]
+    pub technical_info_template: Option<String>,
+    /// Its options; no row when left out.
+    #[serde(default)]
+    pub options: Option<Vec<String>>,
+}
+
+/// An environment in the file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentEntry {
+    /// Its name.
+    pub name: String,
+    /// Its short name.
+    pub acronym: String,
+    /// What identifies it on the platform.
+    #[serde(default)]
+    pub context: String,
+    /// Whether it is the default.
+    #[serde(default)]
+    pub is_default: bool,
+    /// Configurations by platform name.
+    #[serde(default, rename = "platform")]
+    pub platforms: std::collections::BTreeMap<String, Value>,
+    /// Entries by platform name and service name, as in `[[environment.service.AWS.Glue]]`.
+    #[serde(default, rename = "service")]
+    pub services:
+        std::collections::BTreeMap<String, std::collections::BTreeMap<String, Vec<Value>>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_never_leave_and_blank_keeps_them() {
+        let stored = json!([{"identifier": "a", "host": "h", "admin_pwd": "x"}, {"identifier": "b", "admin_pwd": "y"}]);
+        assert_eq!(
+            without_secrets(&stored),
+            json!([{"identifier": "a", "host": "h"}, {"identifier": "b"}])
+        );
+        assert_eq!(
+            with_blank_secrets(&stored),
+            json!([{"identifier": "a", "host": "h", "admin_pwd": ""}, {"identifier": "b", "admin_pwd": ""}])
+        );
+        let sent =
+            json!([{"identifier": "b", "admin_pwd": ""}, {"identifier": "a", "admin_pwd": null}]);
+        assert_eq!(
+            keep_secrets(&sent, Some(&stored)),
+            json!([{"identifier": "b", "admin_pwd": "y"}, {"identifier": "a"}])
+        );
+        assert_eq!(keep_secrets(&json!({"admin_pwd": ""}), None), json!({}));
+        assert!(!is_secret_key("tokenizer"));
+    }
+}

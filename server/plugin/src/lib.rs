@@ -1,0 +1,35 @@
+//! What things *are* in Patchbay, as pure data and the rules over it.
+//!
+//! No Lua, no SQL, no HTTP, no clock and no files: every rule here can be tested with a value and an assertion, and the
+//! rooms around it (`lua`, `store`, `registry`, `http`) agree because they all speak these types.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`name`] | names, parsed once at the edge: plugin, field, table, platform key, migration id |
+//! | [`term`] | what a Lua file or hook returned, as plain data, and the reader that reports every mistake in it by path |
+//! | [`definition`] | the checked definition of a plugin |
+//! | [`field`] | fields and what values they accept |
+//! | [`form`] | the elements of a form as they go over the wire, and when an element is shown |
+//! | [`platform`] | platform metadata and its defaults, the list entry of a plugin, the tiles |
+//! | [`template`] | `{name}` templates |
+//! | [`catalogue`] | platforms, services, environments: the immutable snapshot that hooks read |
+//! | [`configuration`] | stored configurations, data products, revisions |
+//! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
+//! | [`schema`] | the JSON Schema of a plugin's configuration |
+//! | [`validation`] | errors of a client's input, in the shape generated clients know |
+
+pub mod catalogue;
+pub mod configuration;
+pub mod definition;
+pub mod field;
+pub mod form;
+pub mod migration;
+pub mod name;
+pub mod platform;
+pub mod schema;
+pub mod template;
+pub mod term;
+pub mod validation;
+
+/// A JSON object whose keys keep their order.
+pub type Map = serde_json::Map<String, serde_json::Value>;

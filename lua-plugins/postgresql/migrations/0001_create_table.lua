@@ -1,0 +1,13 @@
+local column = patchbay.column
+
+return {
+    up = function(m)
+        m:create_table("postgresql_data_output_configurations", {
+            column.id(),
+            column.text "database" { nullable = false },
+            column.text "schema" { nullable = false, default = "" },
+            column.text "table" { nullable = false, default = "*" },
+            column.text "access_granularity" { nullable = false },
+        })
+    end,
+}

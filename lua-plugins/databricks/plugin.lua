@@ -1,6 +1,7 @@
 -- Tables in a catalog of Databricks.
 
 local field, ui = patchbay.field, patchbay.ui
+local links = require "@lib/links"
 local tables = require "@lib/table_family"
 
 return patchbay.plugin {
@@ -58,8 +59,7 @@ return patchbay.plugin {
     -- Each business domain has a workspace of its own.
     url = function(context, db)
         if not context.environment then
-            return nil,
-                patchbay.bad_request "Environment is required to get the URL for Databricks technical asset configurations"
+            return links.environment_required "Databricks"
         end
         local databricks = db:platform_configuration(context.environment)
         local workspaces = databricks and databricks.workspace_urls or {}

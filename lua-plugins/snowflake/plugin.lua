@@ -1,6 +1,7 @@
 -- Tables in Snowflake.
 
 local field, ui = patchbay.field, patchbay.ui
+local links = require "@lib/links"
 local tables = require "@lib/table_family"
 
 return patchbay.plugin {
@@ -63,8 +64,7 @@ return patchbay.plugin {
 
     url = function(context, db)
         if not context.environment then
-            return nil,
-                patchbay.bad_request "Environment is required to get the URL for Snowflake technical asset configurations"
+            return links.environment_required "Snowflake"
         end
         local snowflake = db:platform_configuration(context.environment)
         if not (snowflake and snowflake.login_url) then

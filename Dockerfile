@@ -8,7 +8,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
-# The program leaves the cached target folder with the layer, so it is copied out in the same step.
+# The target folder is a cache that does not stay in the layer, so the program is copied out of it in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin patchbay \

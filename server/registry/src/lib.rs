@@ -1,1 +1,337 @@
-//! placeholder
+//! Which plugins are active, and what one does with them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`], [`enabling`] | what the operator says: paths, which plugins are on, how changes are noticed |
+//! | `discovery` | where plugins lie, and their files read into memory at one moment |
+//! | `generation` | an immutable, numbered set of active plugins |
+//! | `reload` | building the next generation: read, load aside, choose, check, migrate, swap |
+//! | `watch` | noticing that files changed, and when a burst of changes is over |
+//! | `form` | forms, computed once and kept until what they were computed from changes |
+//! | `plugins` | answers about plugins: list, form, tiles, links, details, status |
+//! | `configurations` | creating, reading and changing configurations |
+//! | `admission` | what a client sent, brought into the form in which it is stored |
+//! | `render` | access paths and technical info |
+//! | [`wire`] | answers as they go over the wire |
+//! | [`error`] | why a request cannot be answered |
+//!
+//! # The life of a request
+//! A method of [`Registry`] takes the current generation once and keeps it → the plugin in it answers from what was
+//! computed before, or a hook is called in the sandbox → what it returns is checked and becomes plain data → the store
+//! writes it in one transaction that checks the plugin's migration head → the answer is a type of [`wire`].
+//!
+//! # Invariants
+//! - A request sees one generation from its first step to its last: only `configurations` ever takes a second one, and
+//!   then it starts over.
+//! - A failing plugin keeps its last good version, and nothing that it does reaches another plugin.
+//! - A generation holds a plugin only if its migrations are applied.
+//! - There is one builder of generations, behind a lock; readers never wait for it.
+//! - No HTTP here, no SQL and no Lua values.
+
+pub mod enabling;
+pub mod error;
+pub mod settings;
+pub mod wire;
+
+mod admission;
+mod configurations;
+mod discovery;
+mod form;
+mod generation;
+mod plugins;
+mod reload;
+mod render;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use patchbay_lua::Sandbox;
+use patchbay_plugin::platform::PluginState;
+use patchbay_store::Store;
+use tokio::sync::{Mutex, watch as channel};
+
+use crate::generation::{Finding, Generation};
+use crate::reload::{Builder, Touched};
+use crate::settings::{RegistrySettings, Shipped};
+use crate::wire::ReloadSummary;
+
+pub use crate::error::RequestError;
+pub use patchbay_store::ConfigurationQuery;
+
+/// What kept answers depend on. An answer that was computed after a stamp was taken is right while the stamp is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    generation: u64,
+    catalogue: u64,
+    rows: u64,
+    retries: u64,
+}
+
+/// Figures for operators.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryMetrics {
+    /// The generation that serves.
+    pub generation: u64,
+    /// How many plugins stand how.
+    pub plugins_by_state: Vec<(&'static str, u64)>,
+    /// Generations built since the start, the first included.
+    pub reloads_total: u64,
+    /// Reloads after which some plugin's newest version does not serve.
+    pub reload_failures_total: u64,
+    /// Calls of hooks for requests.
+    pub hook_calls_total: u64,
+    /// Those that failed.
+    pub hook_failures_total: u64,
+}
+
+/// The active plugins and what one does with them. A cheap handle; tasks of it end when the last handle is dropped.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    current: ArcSwap<Generation>,
+    /// Moves with each swap, for writes that wait for the generation after theirs.
+    swapped: channel::Sender<u64>,
+    builder: Mutex<Builder>,
+    /// Moves when a form that failed in passing is to be tried again.
+    retries: AtomicU64,
+    /// The plugins whose forms are computed from their rows.
+    row_readers: ArcSwap<Vec<String>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    reloads: AtomicU64,
+    reload_failures: AtomicU64,
+    hook_calls: AtomicU64,
+    hook_failures: AtomicU64,
+}
+
+impl Registry {
+    /// Loads every plugin and begins to watch their files. A plugin that fails does not stop the start; it shows in the
+    /// log and in [`Registry::statuses`].
+    pub async fn start(
+        settings: RegistrySettings,
+        store: Store,
+        sandbox: Sandbox,
+        shipped: Shipped,
+    ) -> Registry {
+        let watching = watch::Watching::begin(settings.roots(), settings.watch);
+        let registry = Registry::load(settings, store, sandbox, shipped).await;
+        watching.spawn(&registry);
+        registry
+    }
+
+    /// Loads every plugin once, as [`Registry::start`] does, without watching their files.
+    pub async fn load(
+        settings: RegistrySettings,
+        store: Store,
+        sandbox: Sandbox,
+        shipped: Shipped,
+    ) -> Registry {
+        let registry = Registry {
+            inner: Arc::new(Inner {
+                store: store.clone(),
+                current: ArcSwap::default(),
+                swapped: channel::Sender::new(0),
+                builder: Mutex::new(Builder::new(settings, shipped, store, sandbox)),
+                retries: AtomicU64::new(0),
+                row_readers: ArcSwap::default(),
+                counters: Counters::default(),
+            }),
+        };
+        registry.rebuild(&Touched::Everything).await;
+        registry
+    }
+
+    /// Reads the plugin paths again, whatever the watcher noticed.
+    pub async fn reload(&self) -> ReloadSummary {
+        self.rebuild(&Touched::Everything).await
+    }
+
+    /// Runs the migrations of a plugin that wait to be told, those that destroy included. Gives their ids.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin that loads has that name; `Conflict` when its steps cannot run.
+    pub async fn migrate(&self, plugin: &str, by: &str) -> Result<Vec<String>, RequestError> {
+        let run = self.inner.builder.lock().await.migrate(plugin, by).await?;
+        self.rebuild(&Touched::Nothing).await;
+        Ok(run)
+    }
+
+    /// The number of the generation that serves.
+    pub fn generation_number(&self) -> u64 {
+        self.inner.current.load().number
+    }
+
+    /// What kept answers depend on, at this moment. A few atomic loads.
+    pub fn stamp(&self) -> Stamp {
+        let readers = self.inner.row_readers.load();
+        Stamp {
+            generation: self.inner.current.load().number,
+            catalogue: self.inner.store.catalogue_version(),
+            rows: readers
+                .iter()
+                .map(|plugin| self.inner.store.row_counter(plugin))
+                .sum(),
+            retries: self.inner.retries.load(Ordering::Acquire),
+        }
+    }
+
+    /// Figures for operators.
+    pub fn metrics(&self) -> RegistryMetrics {
+        let generation = self.current();
+        let states = [
+            ("active", PluginState::Active),
+            ("degraded", PluginState::Degraded),
+            ("failed", PluginState::Failed),
+            ("pending_migration", PluginState::PendingMigration),
+            ("incompatible", PluginState::Incompatible),
+            ("disabled", PluginState::Disabled),
+        ];
+        let count = |state| {
+            generation
+                .findings
+                .iter()
+                .filter(|finding| finding.state == state)
+                .count() as u64
+        };
+        let counters = &self.inner.counters;
+        RegistryMetrics {
+            generation: generation.number,
+            plugins_by_state: states
+                .into_iter()
+                .map(|(word, state)| (word, count(state)))
+                .collect(),
+            reloads_total: counters.reloads.load(Ordering::Relaxed),
+            reload_failures_total: counters.reload_failures.load(Ordering::Relaxed),
+            hook_calls_total: counters.hook_calls.load(Ordering::Relaxed),
+            hook_failures_total: counters.hook_failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn current(&self) -> Arc<Generation> {
+        self.inner.current.load_full()
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    async fn rebuild(&self, touched: &Touched) -> ReloadSummary {
+        let mut builder = self.inner.builder.lock().await;
+        let before = self.current();
+        let (next, summary) = builder.build(&before, touched).await;
+        let counters = &self.inner.counters;
+        counters.reloads.fetch_add(1, Ordering::Relaxed);
+        if !summary.failed.is_empty() {
+            counters.reload_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(next) = next {
+            let next = Arc::new(next);
+            self.note_row_readers(&next);
+            self.inner.current.store(next.clone());
+            self.inner.swapped.send_replace(next.number);
+            log_generation(&before, &next);
+            for entry in &next.entries {
+                self.retry_later(entry.active.clone());
+            }
+        }
+        summary
+    }
+
+    /// Keeps the list of plugins whose forms are computed from their rows.
+    fn note_row_readers(&self, generation: &Generation) {
+        let readers: Vec<String> = generation
+            .entries
+            .iter()
+            .filter(|entry| entry.active.form.peek().is_some_and(|form| form.reads_rows))
+            .map(|entry| entry.active.name().to_owned())
+            .collect();
+        if **self.inner.row_readers.load() != readers {
+            self.inner.row_readers.store(Arc::new(readers));
+        }
+    }
+}
+
+/// Says what changed; the last line counts.
+fn log_generation(before: &Generation, now: &Generation) {
+    let known = |finding: &Finding| {
+        before.findings.iter().any(|old| {
+            old.place == finding.place
+                && old.state == finding.state
+                && old.since == finding.since
+                && old.failure.as_ref().map(|failure| &failure.error.message)
+                    == finding
+                        .failure
+                        .as_ref()
+                        .map(|failure| &failure.error.message)
+        })
+    };
+    for finding in now.findings.iter().filter(|finding| !known(finding)) {
+        let source = finding.place.label();
+        let name = finding
+            .definition
+            .as_ref()
+            .map_or("a plugin", |definition| definition.name.as_str());
+        match (&finding.failure, &finding.serving) {
+            (Some(failure), serving) => {
+                let rest = match serving {
+                    Some(active) => {
+                        format!("version {} keeps serving", active.definition().version)
+                    }
+                    None => "it does not serve".to_owned(),
+                };
+                for mistake in &failure.error.mistakes {
+                    tracing::error!("Plugin registry: {name} from {source}: {mistake}");
+                }
+                tracing::error!(
+                    "Plugin registry: {name} from {source} failed at {}; {rest}",
+                    failure.error.stage
+                );
+            }
+            (None, Some(active)) => {
+                let version = &active.definition().version;
+                tracing::info!("Plugin registry: {name} {version} from {source} is active");
+            }
+            (None, None) => tracing::debug!("Plugin registry: {name} from {source} is not enabled"),
+        }
+        for warning in &finding.warnings {
+            tracing::warn!("Plugin registry: {name} from {source}: {warning}");
+        }
+    }
+    for finding in &before.findings {
+        if !now.findings.iter().any(|new| new.place == finding.place) {
+            tracing::info!("Plugin registry: {} is gone", finding.place.label());
+        }
+    }
+    for problem in now
+        .problems
+        .iter()
+        .filter(|problem| !before.problems.contains(problem))
+    {
+        tracing::error!("Plugin registry: {problem}");
+    }
+    let count = |state| {
+        now.findings
+            .iter()
+            .filter(|finding| finding.state == state)
+            .count()
+    };
+    tracing::info!(
+        "Plugin registry: generation {}, {} plugins registered, {} failed, {} not enabled",
+        now.number,
+        now.entries.len(),
+        now.findings
+            .iter()
+            .filter(|finding| finding.failure.is_some())
+            .count(),
+        count(PluginState::Disabled),
+    );
+}

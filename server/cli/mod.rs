@@ -1,0 +1,100 @@
+//! The verbs of the command line.
+
+mod catalogue;
+mod health;
+mod plugin;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{Flags, Settings};
+
+/// Learns new kinds of data output from plugins written in Lua, and serves their forms and configurations over REST.
+#[derive(Debug, Parser)]
+#[command(name = "patchbay", version)]
+struct Command {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// A settings file; what it does not set keeps its default
+    #[arg(long, global = true, env = "PATCHBAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the database is, such as sqlite://data/patchbay.db
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// A folder of plugins, or of one plugin; may be repeated
+    #[arg(long = "plugin-path", global = true, value_name = "PATH")]
+    plugin_paths: Vec<PathBuf>,
+    /// What is logged: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve the REST API (the default)
+    Serve(serve::Serve),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    /// Work with the catalogue of platforms and environments
+    #[command(subcommand)]
+    Catalogue(catalogue::Catalogue),
+    /// Ask a running server whether it is healthy
+    Health(health::Health),
+}
+
+impl Common {
+    fn settings(&self, listen: Option<String>, insecure: bool) -> anyhow::Result<Settings> {
+        let flags = Flags {
+            listen,
+            database_url: self.database_url.clone(),
+            plugin_paths: self.plugin_paths.clone(),
+            insecure: insecure.then_some(true),
+            log: self.log.clone(),
+        };
+        Settings::read(self.config.as_deref(), &flags)
+    }
+}
+
+/// Runs the verb that the command line names.
+pub(crate) fn run() -> ExitCode {
+    let command = Command::parse();
+    let verb = command.verb.unwrap_or_else(|| Verb::Serve(serve::Serve::default()));
+    let result = match verb {
+        Verb::Serve(verb) => verb.run(&command.common),
+        Verb::Plugin(verb) => verb.run(&command.common),
+        Verb::Catalogue(verb) => verb.run(&command.common),
+        Verb::Health(verb) => verb.run(&command.common),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// Says on standard error why nothing came of it.
+#[expect(clippy::print_stderr, reason = "the command line speaks to the terminal")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("patchbay: {error:#}");
+}
+
+/// Prints one line on standard output. A closed pipe, as in `patchbay … | head`, is no error.
+fn say(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Runs a future on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}

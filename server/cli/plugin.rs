@@ -1,0 +1,116 @@
+//! `patchbay plugin …`
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use patchbay_lua::Sandbox;
+use patchbay_plugin::platform::PluginState;
+use patchbay_registry::Registry;
+use patchbay_store::{DatabaseUrl, Store, StoreSettings};
+
+use super::{Common, block_on, say};
+use crate::embedded;
+use crate::settings::Settings;
+
+/// Look at plugins
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    /// Load the configured plugins as a server would, and say how each stands
+    Check,
+    /// Print the migration files of each plugin
+    Migrations,
+    /// Run the migrations of a plugin that wait to be told
+    Migrate {
+        /// The plugin's name or an alias
+        name: String,
+    },
+}
+
+impl Plugin {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let settings = common.settings(None, false)?;
+        block_on(async {
+            match self {
+                Plugin::Check => check(&settings).await,
+                Plugin::Migrations => migrations(&settings).await,
+                Plugin::Migrate { name } => migrate(&settings, &name).await,
+            }
+        })
+    }
+}
+
+/// Loads the plugins over a database of its own, so that nothing is written to the server's.
+async fn load_aside(settings: &Settings) -> anyhow::Result<(Registry, tempfile::TempDir)> {
+    let folder = tempfile::tempdir()?;
+    let url = DatabaseUrl::Sqlite(folder.path().join("check.db"));
+    let store = Store::open(StoreSettings::new(url)).await?;
+    store.apply_catalogue(&embedded::catalogue(settings.catalogue.as_deref())?).await?;
+    let sandbox = Sandbox::new(settings.limits());
+    let registry = Registry::load(settings.registry(), store, sandbox, embedded::plugins()).await;
+    Ok((registry, folder))
+}
+
+async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let (registry, _folder) = load_aside(settings).await?;
+    let statuses = registry.statuses().await;
+    let mut failed = statuses.problems.len();
+    let mut registered = 0;
+    for status in &statuses.plugins {
+        let name = status.plugin.as_deref().unwrap_or("(unknown)");
+        let bad = status.last_error.is_some();
+        failed += usize::from(bad);
+        if status.state == PluginState::Disabled && !bad {
+            continue;
+        }
+        let mark = if bad { "FAILED" } else { "found" };
+        let version = status.version.as_deref().unwrap_or("-");
+        let details = registry.details(name).await.ok();
+        let migration = details.and_then(|details| details.meta.migration_file_path);
+        registered += usize::from(status.version.is_some());
+        say(format_args!(
+            "{mark:<7} {name}  version {version}  from {}  latest migration {}",
+            status.source,
+            migration.as_deref().unwrap_or("-")
+        ));
+        for mistake in status.last_error.iter().flat_map(|error| &error.mistakes) {
+            say(format_args!("        {mistake}"));
+        }
+        for warning in &status.warnings {
+            say(format_args!("        warning: {warning}"));
+        }
+    }
+    for problem in &statuses.problems {
+        say(format_args!("FAILED  {problem}"));
+    }
+    say(format_args!("{registered} plugins registered, {failed} failed"));
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn migrations(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let (registry, _folder) = load_aside(settings).await?;
+    let all = registry.migrations().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    for (plugin, migrations) in &all.migrations {
+        say(format_args!("{plugin}"));
+        for migration in migrations {
+            let path = migration.path.as_deref().unwrap_or("(derived from the fields)");
+            say(format_args!("  {}  {path}", migration.id));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
+    // A running server notices the write and takes the new version in.
+    let store = Store::open(settings.store(false)?).await?;
+    let sandbox = Sandbox::new(settings.limits());
+    let registry = Registry::load(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
+    let run = registry.migrate(name, "local").await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    for id in &run {
+        say(format_args!("{id} applied"));
+    }
+    if run.is_empty() {
+        say(format_args!("nothing to migrate"));
+    }
+    store.close().await;
+    Ok(ExitCode::SUCCESS)
+}

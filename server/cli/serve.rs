@@ -1,0 +1,95 @@
+//! `patchbay serve`: settings → telemetry → store → catalogue → registry → serve.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use patchbay_http::{App, HttpSettings};
+use patchbay_lua::Sandbox;
+use patchbay_registry::Registry;
+use patchbay_store::Store;
+use tokio::net::TcpListener;
+
+use super::{Common, block_on, say};
+use crate::settings::Settings;
+use crate::{embedded, telemetry};
+
+/// Serve the REST API
+#[derive(Debug, Default, Args)]
+pub(super) struct Serve {
+    /// The address and port; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Listen anywhere without a token
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        let settings = common.settings(self.listen, self.insecure)?;
+        settings.check_door()?;
+        let _log = telemetry::start(&settings)?;
+        block_on(serve(settings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    // Told early, a stop during the start is obeyed too.
+    let stop = stop_signal()?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let store = Store::open(settings.store(true)?).await?;
+    let catalogue = embedded::catalogue(settings.catalogue.as_deref())?;
+    store.apply_catalogue_if_empty(&catalogue).await?;
+    let sandbox = Sandbox::new(settings.limits());
+    let registry = Registry::start(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
+    let address = listener.local_addr()?;
+    let app = App::new(registry, store.clone(), http_settings(&settings, address));
+    say(format_args!("listening on http://{address}"));
+    tracing::info!("listening on http://{address}");
+    patchbay_http::serve(listener, app, stop).await?;
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn http_settings(settings: &Settings, address: std::net::SocketAddr) -> HttpSettings {
+    HttpSettings {
+        address,
+        api_token: settings.api_token.as_ref().map(|token| token.0.clone()),
+        token_name: settings.token_name.clone(),
+        insecure: settings.insecure,
+        cors_origins: settings.cors_origins.clone(),
+        body_limit: settings.body_limit,
+        request_timeout: std::time::Duration::from_millis(settings.request_timeout_ms),
+    }
+}
+
+/// Completes when the process is asked to stop.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("asked to stop; finishing what is under way");
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        Ok(async {
+            // Without the signal there is only the kill.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! A generation: an immutable, numbered set of all active plugins.
+//!
+//! A request takes one and keeps it, so it sees one generation from its first byte to its last. What can change while
+//! a generation lives is only what is computed from it: kept forms, and the last error of a hook.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use base64::Engine;
+use patchbay_lua as lua;
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::platform::PluginState;
+use patchbay_store::PluginTable;
+
+use crate::discovery::Place;
+use crate::form::FormKeeper;
+use crate::wire::LastError;
+
+/// One version of a plugin that serves.
+pub(crate) struct ActivePlugin {
+    /// The loaded code.
+    pub(crate) plugin: lua::Plugin,
+    /// The code and icon it was made from.
+    pub(crate) fingerprint: [u8; 32],
+    /// The icon.
+    pub(crate) icon: Option<Icon>,
+    /// How its rows are read and written; none without fields.
+    pub(crate) table: Option<PluginTable>,
+    /// Its form, computed when the catalogue changes.
+    pub(crate) form: FormKeeper,
+    /// What last went wrong in a hook other than `ui_metadata`.
+    pub(crate) hook_error: ArcSwapOption<LastError>,
+}
+
+impl ActivePlugin {
+    /// What the plugin is.
+    pub(crate) fn definition(&self) -> &Arc<Definition> {
+        self.plugin.definition()
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.definition().name.as_str()
+    }
+}
+
+/// An icon.
+#[derive(Debug, Clone)]
+pub(crate) struct Icon {
+    /// The SVG.
+    pub(crate) svg: Arc<[u8]>,
+    /// The SVG as a `data:` URI.
+    pub(crate) data_uri: Arc<str>,
+}
+
+impl Icon {
+    pub(crate) fn new(svg: Arc<[u8]>) -> Icon {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&svg);
+        Icon {
+            svg,
+            data_uri: format!("data:image/svg+xml;base64,{encoded}").into(),
+        }
+    }
+}
+
+/// Why the newest version of a plugin does not serve.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    /// The state it has when no older version serves.
+    pub(crate) state: PluginState,
+    /// The reason.
+    pub(crate) error: LastError,
+}
+
+/// An active plugin in a generation.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// The plugin.
+    pub(crate) active: Arc<ActivePlugin>,
+    /// Why a newer version does not serve instead.
+    pub(crate) failure: Option<Arc<Failure>>,
+    /// Its place among the findings.
+    pub(crate) finding: usize,
+}
+
+/// One place where a plugin was found, and how it stands.
+#[derive(Clone)]
+pub(crate) struct Finding {
+    /// Where.
+    pub(crate) place: Place,
+    /// The definition of the newest version that loads.
+    pub(crate) definition: Option<Arc<Definition>>,
+    /// How it stands, forms aside.
+    pub(crate) state: PluginState,
+    /// The version that serves.
+    pub(crate) serving: Option<Arc<ActivePlugin>>,
+    /// Why the newest version does not serve.
+    pub(crate) failure: Option<Arc<Failure>>,
+    /// What is odd but stops nothing.
+    pub(crate) warnings: Vec<String>,
+    /// The generation in which it last changed.
+    pub(crate) since: u64,
+}
+
+/// An immutable, numbered set of all active plugins.
+#[derive(Default)]
+pub(crate) struct Generation {
+    /// Its number; grows with each swap.
+    pub(crate) number: u64,
+    /// The active plugins, ordered by platform key, then name.
+    pub(crate) entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+    /// Every place where a plugin was found.
+    pub(crate) findings: Vec<Finding>,
+    /// What is wrong with the settings.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Generation {
+    pub(crate) fn new(
+        number: u64,
+        mut entries: Vec<Entry>,
+        findings: Vec<Finding>,
+        problems: Vec<String>,
+    ) -> Generation {
+        entries.sort_by(|a, b| {
+            let key = |entry: &Entry| {
+                let definition = entry.active.definition();
+                (
+                    definition.platform.platform_key.clone(),
+                    definition.name.clone(),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        let mut by_name = HashMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let definition = entry.active.definition();
+            for name in std::iter::once(&definition.name).chain(&definition.aliases) {
+                by_name.insert(name.as_str().to_owned(), place);
+            }
+        }
+        Generation {
+            number,
+            entries,
+            by_name,
+            findings,
+            problems,
+        }
+    }
+
+    /// The active plugin of this name or alias.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.by_name.get(name).map(|place| &self.entries[*place])
+    }
+
+    /// The finding of this name or alias that says most: the active one, else a disabled or failed one.
+    pub(crate) fn finding(&self, name: &str) -> Option<&Finding> {
+        if let Some(entry) = self.entry(name) {
+            return self.findings.get(entry.finding);
+        }
+        self.findings.iter().find(|finding| {
+            finding
+                .definition
+                .as_ref()
+                .is_some_and(|definition| definition.answers_to(name))
+        })
+    }
+
+    /// The plugin that a link's key means: by platform key, else the first whose parent it is, else by name.
+    pub(crate) fn linked(&self, key: &str) -> Option<&Entry> {
+        let platform = |entry: &Entry| entry.active.definition().platform.clone();
+        self.entries
+            .iter()
+            .find(|entry| platform(entry).platform_key.as_str() == key)
+            .or_else(|| {
+                self.entries.iter().find(|entry| {
+                    platform(entry)
+                        .parent_platform
+                        .is_some_and(|parent| parent.as_str() == key)
+                })
+            })
+            .or_else(|| self.entry(key))
+    }
+}

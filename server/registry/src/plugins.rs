@@ -1,0 +1,434 @@
+//! Answers about plugins: the list, forms, tiles, links, details and status.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use patchbay_lua::{HookCall, HookContext, UrlError};
+use patchbay_plugin::configuration::DataProduct;
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::migration::plan;
+use patchbay_plugin::platform::{PluginMeta, PluginState, TileSource, tiles};
+use patchbay_plugin::schema::configuration_schema;
+use patchbay_plugin::validation::ValidationError;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::form::{KeptForm, Reader, hook_failure};
+use crate::generation::{ActivePlugin, Entry, Finding, Generation};
+use crate::reload::migration_views;
+use crate::wire::{
+    LastError, MigrationView, PlatformTiles, PluginDetails, PluginList, PluginMigrations,
+    PluginStatus, PluginStatuses, PluginUrl,
+};
+use crate::{Registry, RequestError};
+
+impl Registry {
+    /// Every enabled plugin, unconfigured and failed forms included, ordered by platform key.
+    pub async fn list(&self) -> PluginList {
+        let generation = self.current();
+        let forms = generation.entries.iter().map(|entry| self.form_of(entry));
+        let forms = futures_util::future::join_all(forms).await;
+        let plugins = generation
+            .entries
+            .iter()
+            .zip(forms)
+            .map(|(entry, form)| meta(&generation, entry, &form))
+            .collect();
+        PluginList { plugins }
+    }
+
+    /// The form of one plugin.
+    ///
+    /// # Errors
+    /// `NotFound` when no enabled plugin has that name or alias; `Internal` when its form has never worked.
+    pub async fn form(&self, plugin: &str) -> Result<PluginMeta, RequestError> {
+        let generation = self.current();
+        let entry = generation
+            .entry(plugin)
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        let form = self.form_of(entry).await;
+        if form.good.is_none() {
+            let reason = form
+                .failure
+                .as_ref()
+                .map(|failure| failure.message.clone())
+                .unwrap_or_default();
+            return Err(RequestError::Internal(format!(
+                "the form of {} has never worked: {reason}",
+                entry.active.name()
+            )));
+        }
+        Ok(meta(&generation, entry, &form))
+    }
+
+    /// The tiles of the enabled plugins.
+    pub async fn platform_tiles(&self) -> PlatformTiles {
+        let generation = self.current();
+        let sources = generation.entries.iter().map(|entry| TileSource {
+            platform: &entry.active.definition().platform,
+            icon_data_uri: entry.active.icon.as_ref().map(|icon| &*icon.data_uri),
+        });
+        PlatformTiles {
+            platform_tiles: tiles(sources),
+        }
+    }
+
+    /// The link of a platform for a data product, in an environment.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad or missing id, `NotFound` for an unknown key, data product or environment and for missing
+    /// catalogue data, `NotImplemented` without a `url` hook, `BadRequest` where an environment is needed.
+    pub async fn url(
+        &self,
+        platform_key: &str,
+        id: Option<&str>,
+        environment: Option<&str>,
+    ) -> Result<PluginUrl, RequestError> {
+        let id = parse_id(id)?;
+        let generation = self.current();
+        let entry = generation
+            .linked(platform_key)
+            .ok_or_else(|| plugin_not_found(platform_key))?;
+        if !entry.active.definition().hooks.url {
+            return Err(RequestError::NotImplemented(format!(
+                "Plugin '{platform_key}' does not implement URL retrieval"
+            )));
+        }
+        let data_product = self.data_product(id).await?;
+        let reader = Reader::new(self.store(), entry.active.table.as_ref());
+        let catalogue = patchbay_lua::CatalogueReader::catalogue(&reader);
+        let environment = match environment.filter(|name| !name.is_empty()) {
+            None => None,
+            Some(name) => Some(catalogue.environment(name).cloned().ok_or_else(|| {
+                RequestError::NotFound(format!("Environment '{name}' not found"))
+            })?),
+        };
+        let context = HookContext {
+            data_product: Some(data_product),
+            environment,
+            ..HookContext::default()
+        };
+        let call = HookCall {
+            values: Default::default(),
+            context,
+            reader: Arc::new(reader),
+        };
+        self.inner
+            .counters
+            .hook_calls
+            .fetch_add(1, Ordering::Relaxed);
+        match entry.active.plugin.url(call).await {
+            Ok(url) => Ok(PluginUrl { url }),
+            Err(UrlError::NotFound(message)) => Err(RequestError::NotFound(message)),
+            Err(UrlError::BadRequest(message)) => Err(RequestError::BadRequest(message)),
+            Err(UrlError::Missing) => Err(RequestError::NotImplemented(format!(
+                "Plugin '{platform_key}' does not implement URL retrieval"
+            ))),
+            Err(UrlError::Hook(error)) => Err(self.hook_failed(&entry.active, error)),
+        }
+    }
+
+    /// All about one plugin, the disabled and failed ones too.
+    pub async fn details(&self, plugin: &str) -> Result<PluginDetails, RequestError> {
+        let generation = self.current();
+        let finding = generation
+            .finding(plugin)
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        let definition = finding
+            .definition
+            .clone()
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        let (meta, definition, mut error) = match generation.entry(plugin) {
+            Some(entry) => {
+                let form = self.form_of(entry).await;
+                let error = form.failure.as_deref().cloned();
+                (
+                    meta(&generation, entry, &form),
+                    entry.active.definition().clone(),
+                    error,
+                )
+            }
+            None => (
+                formless_meta(&generation, &definition, finding.state),
+                definition,
+                None,
+            ),
+        };
+        if let Some(failure) = &finding.failure {
+            error = Some(failure.error.clone());
+        }
+        if let (None, Some(active)) = (&error, &finding.serving) {
+            error = active.hook_error.load_full().as_deref().cloned();
+        }
+        let history = self.store().history(&definition.name).await?;
+        let pending = plan(&definition, &history)
+            .map(|plan| plan.pending)
+            .unwrap_or_default();
+        Ok(PluginDetails {
+            meta,
+            aliases: definition.aliases.iter().map(ToString::to_string).collect(),
+            requires: definition.requires.as_ref().map(ToString::to_string),
+            source: finding.place.label(),
+            fields: definition
+                .fields
+                .iter()
+                .map(|field| {
+                    serde_json::to_value(field)
+                        .unwrap_or_else(|_| unreachable!("a field is plain data"))
+                })
+                .collect(),
+            table: definition.table.as_ref().map(ToString::to_string),
+            migrations: migration_views(&history, &pending),
+            last_error: error,
+            warnings: finding.warnings.clone(),
+        })
+    }
+
+    /// Every plugin found, in short.
+    pub async fn statuses(&self) -> PluginStatuses {
+        let generation = self.current();
+        PluginStatuses {
+            generation: generation.number,
+            plugins: generation.findings.iter().map(status).collect(),
+            problems: generation.problems.clone(),
+        }
+    }
+
+    /// The migrations of every active plugin, and the history of every plugin that ever had one.
+    pub async fn migrations(&self) -> Result<PluginMigrations, RequestError> {
+        let generation = self.current();
+        let histories = self.store().histories().await?;
+        let mut migrations: std::collections::BTreeMap<String, Vec<MigrationView>> = histories
+            .iter()
+            .map(|(plugin, history)| (plugin.clone(), migration_views(history, &[])))
+            .collect();
+        for finding in &generation.findings {
+            let Some(definition) = &finding.definition else {
+                continue;
+            };
+            if finding.state == PluginState::Disabled
+                && !histories.contains_key(definition.name.as_str())
+            {
+                continue;
+            }
+            let history = histories
+                .get(definition.name.as_str())
+                .cloned()
+                .unwrap_or_default();
+            if let Ok(plan) = plan(definition, &history) {
+                migrations.insert(
+                    definition.name.to_string(),
+                    migration_views(&history, &plan.pending),
+                );
+            }
+        }
+        Ok(PluginMigrations { migrations })
+    }
+
+    /// The JSON Schema of a plugin's configuration.
+    pub fn schema(&self, plugin: &str) -> Result<Value, RequestError> {
+        let generation = self.current();
+        let entry = generation
+            .entry(plugin)
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        Ok(configuration_schema(entry.active.definition()))
+    }
+
+    /// The icon of a plugin.
+    pub fn icon(&self, plugin: &str) -> Result<Arc<[u8]>, RequestError> {
+        let generation = self.current();
+        let entry = generation
+            .entry(plugin)
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        match &entry.active.icon {
+            Some(icon) => Ok(icon.svg.clone()),
+            None => Err(RequestError::NotFound(format!(
+                "Icon of plugin '{plugin}' not found"
+            ))),
+        }
+    }
+
+    /// The form of an active plugin, computed when what it depends on has changed.
+    async fn form_of(&self, entry: &Entry) -> Arc<KeptForm> {
+        let active = &entry.active;
+        let (form, computed) = active
+            .form
+            .current(&active.plugin, self.store(), active.table.as_ref())
+            .await;
+        if computed {
+            self.inner
+                .counters
+                .hook_calls
+                .fetch_add(1, Ordering::Relaxed);
+            if form.reads_rows {
+                self.note_row_readers(&self.current());
+            }
+            if let Some(failure) = &form.failure {
+                self.inner
+                    .counters
+                    .hook_failures
+                    .fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    plugin = active.name(),
+                    "the form failed: {}",
+                    failure.message
+                );
+                self.retry_later(active.clone());
+            }
+        }
+        form
+    }
+
+    /// Tries a form again that failed in passing, after a pause. The pause holds neither the plugin nor the registry.
+    pub(crate) fn retry_later(&self, active: Arc<ActivePlugin>) {
+        let Some(pause) = active.form.peek().and_then(|form| form.retry()) else {
+            return;
+        };
+        let (registry, active) = (Arc::downgrade(&self.inner), Arc::downgrade(&active));
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let (Some(inner), Some(active)) = (registry.upgrade(), active.upgrade()) {
+                active.form.retry_now();
+                inner.retries.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+    }
+
+    /// Notes that a hook failed while it served a request.
+    pub(crate) fn hook_failed(
+        &self,
+        active: &ActivePlugin,
+        error: patchbay_lua::HookError,
+    ) -> RequestError {
+        self.inner
+            .counters
+            .hook_failures
+            .fetch_add(1, Ordering::Relaxed);
+        let failure: LastError = hook_failure(&error, Some(&active.definition().version));
+        active.hook_error.store(Some(Arc::new(failure)));
+        error.into()
+    }
+
+    pub(crate) async fn data_product(&self, id: Uuid) -> Result<DataProduct, RequestError> {
+        self.store()
+            .data_product(id)
+            .await?
+            .ok_or_else(|| RequestError::NotFound("Data product not found".to_owned()))
+    }
+}
+
+/// The 404 of a plugin.
+pub(crate) fn plugin_not_found(name: &str) -> RequestError {
+    RequestError::NotFound(format!("Plugin '{name}' not found"))
+}
+
+fn parse_id(id: Option<&str>) -> Result<Uuid, RequestError> {
+    let loc = vec!["query".into(), "id".into()];
+    let Some(text) = id else {
+        return Err(RequestError::Invalid(vec![ValidationError::missing(
+            loc,
+            Value::Null,
+        )]));
+    };
+    Uuid::parse_str(text).map_err(|_| {
+        RequestError::Invalid(vec![ValidationError::value(
+            loc,
+            "Input should be a valid UUID",
+            text.into(),
+        )])
+    })
+}
+
+/// A plugin's entry in the list.
+fn meta(generation: &Generation, entry: &Entry, form: &KeptForm) -> PluginMeta {
+    let state = match (&form.good, &form.failure, &entry.failure) {
+        (None, _, _) => PluginState::Failed,
+        (Some(_), None, None) => PluginState::Active,
+        (Some(_), _, _) => PluginState::Degraded,
+    };
+    PluginMeta {
+        not_configured: form.good.as_ref().is_none_or(|form| form.not_configured),
+        ui_metadata: form
+            .good
+            .as_ref()
+            .map(|form| form.elements.clone())
+            .unwrap_or_default(),
+        icon_data_uri: entry
+            .active
+            .icon
+            .as_ref()
+            .map(|icon| icon.data_uri.to_string()),
+        ..formless_meta(generation, entry.active.definition(), state)
+    }
+}
+
+/// The entry of a plugin as far as its definition tells it.
+fn formless_meta(
+    generation: &Generation,
+    definition: &Definition,
+    state: PluginState,
+) -> PluginMeta {
+    let platform = &definition.platform;
+    PluginMeta {
+        not_configured: true,
+        ui_metadata: Vec::new(),
+        plugin: definition.name.to_string(),
+        has_environments: platform.has_environments,
+        result_label: platform.result_label.clone(),
+        result_tooltip: platform.result_tooltip.clone(),
+        platform: platform.platform_key.to_string(),
+        display_name: platform.display_name.clone(),
+        icon_name: platform.icon_name.clone(),
+        icon_data_uri: None,
+        parent_platform: platform.parent_platform.as_ref().map(ToString::to_string),
+        platform_tile: None,
+        show_in_form: platform.show_in_form,
+        shareable: platform.shareable,
+        detailed_name: platform.detailed_name.clone(),
+        version: definition.version.clone(),
+        migration_file_path: definition.latest_migration_path().map(str::to_owned),
+        state,
+        generation: generation.number,
+    }
+}
+
+fn status(finding: &Finding) -> PluginStatus {
+    let form = finding
+        .serving
+        .as_ref()
+        .and_then(|active| active.form.peek());
+    let form_failure = form.as_ref().and_then(|form| form.failure.clone());
+    let state = match (&form, &form_failure) {
+        (Some(form), Some(_)) if form.good.is_none() => PluginState::Failed,
+        (Some(_), Some(_)) => PluginState::Degraded,
+        _ => finding.state,
+    };
+    PluginStatus {
+        plugin: finding
+            .definition
+            .as_ref()
+            .map(|definition| definition.name.to_string()),
+        state,
+        version: finding
+            .serving
+            .as_ref()
+            .map(|active| active.definition().version.clone()),
+        source: finding.place.label(),
+        generation: finding.since,
+        last_error: finding
+            .failure
+            .as_ref()
+            .map(|failure| failure.error.clone())
+            .or_else(|| form_failure.as_deref().cloned())
+            .or_else(|| {
+                finding
+                    .serving
+                    .as_ref()?
+                    .hook_error
+                    .load_full()
+                    .as_deref()
+                    .cloned()
+            }),
+        warnings: finding.warnings.clone(),
+    }
+}

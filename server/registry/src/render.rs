@@ -1,0 +1,424 @@
+//! Access paths and technical info: templates of platform services, filled with values and finished by `render`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use patchbay_lua::{CatalogueReader, HookContext, RenderCall};
+use patchbay_plugin::Map;
+use patchbay_plugin::catalogue::{Catalogue, Environment, PlatformService};
+use patchbay_plugin::configuration::{Configuration, DataProduct, TechnicalMapping};
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::template::{Template, text_of};
+use patchbay_plugin::validation::{ValidationError, at};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::admission::{BodyReader, configuration_loc};
+use crate::form::Reader;
+use crate::generation::{ActivePlugin, Generation};
+use crate::wire::{AccessPath, ConfigurationView, TechnicalInfo};
+use crate::{Registry, RequestError};
+
+/// A template that was filled, on its way through the plugin's `render`.
+struct Filling {
+    call: RenderCall,
+    /// The placeholders that only `render` can fill.
+    left: Vec<String>,
+}
+
+/// Fills a template. Gives the placeholders that nothing fills as an error.
+fn fill(
+    definition: &Definition,
+    template: &str,
+    values: &Map,
+    entry: Option<&Value>,
+    environment: Option<&Environment>,
+    context: HookContext,
+) -> Result<Filling, Vec<String>> {
+    let filled = Template::parse(template).fill(|name| {
+        let from_environment = || {
+            environment
+                .filter(|_| name == "environment")
+                .map(|it| it.acronym.clone())
+        };
+        values
+            .get(name)
+            .and_then(text_of)
+            .or_else(|| {
+                entry
+                    .and_then(|entry| entry.get(name))
+                    .filter(|value| !value.is_object())
+                    .and_then(text_of)
+            })
+            .or_else(from_environment)
+    });
+    let unfillable: Vec<String> = filled
+        .missing
+        .iter()
+        .filter(|name| !(definition.hooks.render && definition.placeholders.contains(name)))
+        .cloned()
+        .collect();
+    if !unfillable.is_empty() {
+        return Err(unfillable);
+    }
+    let context = HookContext {
+        environment: environment.cloned(),
+        entry: entry.cloned(),
+        template: Some(template.to_owned()),
+        ..context
+    };
+    Ok(Filling {
+        call: RenderCall {
+            values: values.clone(),
+            filled: filled.text,
+            context,
+        },
+        left: filled.missing,
+    })
+}
+
+/// The first placeholder that `render` was to fill and did not.
+fn unfilled<'a>(text: &str, left: &'a [String]) -> Option<&'a String> {
+    left.iter()
+        .find(|name| text.contains(&format!("{{{name}}}")))
+}
+
+impl Registry {
+    /// Renders the access path of a configuration that need not be stored.
+    ///
+    /// # Errors
+    /// `NotFound` without a template, `Invalid` for a wrong configuration or a template that asks for more than it has.
+    pub async fn render_access_path(&self, body: Value) -> Result<AccessPath, RequestError> {
+        let mut reader = BodyReader::open(&body)?;
+        let platform_id = reader.uuid("platform_id");
+        let service_id = reader.uuid("service_id");
+        let configuration = reader.object("configuration");
+        for key in ["platform_id", "service_id", "configuration"] {
+            if body.get(key).is_none_or(Value::is_null) {
+                reader.missing(key);
+            }
+        }
+        let (Some(platform_id), Some(service_id), Some(configuration), true) = (
+            platform_id,
+            service_id,
+            configuration,
+            reader.errors.is_empty(),
+        ) else {
+            return Err(RequestError::Invalid(reader.errors));
+        };
+        let generation = self.current();
+        let (active, tag) = tagged(&generation, &configuration)?;
+        let loc = configuration_loc(&tag);
+        let catalogue = self.store().catalogue();
+        let service = catalogue.service(platform_id, service_id).ok_or_else(|| {
+            RequestError::NotFound(
+                "Template not found for the given platform and service".to_owned(),
+            )
+        })?;
+        // There is no data product here, so its rules do not apply; only the values' own form is settled.
+        let context = HookContext {
+            technical_mapping: TechnicalMapping::Custom,
+            ..HookContext::default()
+        };
+        let values = self
+            .admit(&active, &configuration, context.clone(), &loc)
+            .await?;
+        let template = &service.result_string_template;
+        let invalid = |name: &str| {
+            let message = format!(
+                "The template '{template}' needs '{name}', which {} does not have",
+                active.name()
+            );
+            RequestError::Invalid(vec![ValidationError::value(
+                at(&loc, name),
+                message,
+                Value::Object(values.clone()),
+            )])
+        };
+        let filling = fill(active.definition(), template, &values, None, None, context)
+            .map_err(|missing| invalid(missing.first().map(String::as_str).unwrap_or_default()))?;
+        let text = self
+            .finish(&active, vec![filling.call])
+            .await
+            .pop()
+            .unwrap_or_else(|| Ok(String::new()))?;
+        if let Some(name) = unfilled(&text, &filling.left) {
+            return Err(invalid(name));
+        }
+        Ok(AccessPath {
+            technical_asset_access_path: text,
+        })
+    }
+
+    /// Stored configurations as they go over the wire. One that cannot be rendered has nulls; none breaks the others.
+    pub(crate) async fn views(
+        &self,
+        generation: &Generation,
+        configurations: Vec<Configuration>,
+        known: Option<DataProduct>,
+    ) -> Vec<ConfigurationView> {
+        let catalogue = self.store().catalogue();
+        let mut views: Vec<ConfigurationView> = Vec::with_capacity(configurations.len());
+        let mut by_plugin: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, configuration) in configurations.iter().enumerate() {
+            let state = match generation.finding(&configuration.plugin) {
+                Some(finding) => serde_json::to_value(finding.state)
+                    .ok()
+                    .and_then(|word| word.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+                None => "gone".to_owned(),
+            };
+            if generation.entry(&configuration.plugin).is_some() {
+                by_plugin
+                    .entry(configuration.plugin.clone())
+                    .or_default()
+                    .push(place);
+            }
+            views.push(view(configuration, state));
+        }
+        for (plugin, places) in by_plugin {
+            let Some(entry) = generation.entry(&plugin) else {
+                continue;
+            };
+            self.render_views(
+                &entry.active,
+                &catalogue,
+                &configurations,
+                &places,
+                &mut views,
+                known.as_ref(),
+            )
+            .await;
+        }
+        views
+    }
+
+    /// Fills in what is rendered, with one call of the plugin for all its configurations.
+    async fn render_views(
+        &self,
+        active: &ActivePlugin,
+        catalogue: &Catalogue,
+        configurations: &[Configuration],
+        places: &[usize],
+        views: &mut [ConfigurationView],
+        known: Option<&DataProduct>,
+    ) {
+        let definition = active.definition();
+        let products = match definition.hooks.render {
+            true => self.products_of(configurations, places, known).await,
+            false => HashMap::new(),
+        };
+        // Where each text goes: the view, and the place in its technical info or none for the access path.
+        let mut targets: Vec<(usize, Option<usize>, Vec<String>)> = Vec::new();
+        let mut calls = Vec::new();
+        for place in places {
+            let configuration = &configurations[*place];
+            let Some(service) = service_of(catalogue, definition, configuration) else {
+                continue;
+            };
+            let context = HookContext {
+                data_product: products.get(&configuration.data_product_id).cloned(),
+                technical_mapping: configuration.technical_mapping,
+                ..HookContext::default()
+            };
+            let values = &configuration.values;
+            let mut add = |target, filling: Result<Filling, _>| {
+                if let Ok(filling) = filling {
+                    targets.push((*place, target, filling.left));
+                    calls.push(filling.call);
+                }
+            };
+            let template = &service.result_string_template;
+            add(
+                None,
+                fill(definition, template, values, None, None, context.clone()),
+            );
+            let mut infos = Vec::new();
+            for environment in &catalogue.environments {
+                let Some(config) = catalogue.environment_configuration(
+                    environment.id,
+                    service.platform_id,
+                    Some(service.id),
+                ) else {
+                    continue;
+                };
+                let entry = definition.environment_entry.find(Some(config), values);
+                let wants_entry = definition.environment_entry
+                    != patchbay_plugin::definition::EnvironmentEntry::None;
+                if entry.is_some() || !wants_entry {
+                    let template = &service.technical_info_template;
+                    let filling = fill(
+                        definition,
+                        template,
+                        values,
+                        entry,
+                        Some(environment),
+                        context.clone(),
+                    );
+                    add(Some(infos.len()), filling);
+                }
+                infos.push(TechnicalInfo {
+                    environment_id: environment.id,
+                    environment: environment.name.clone(),
+                    info: None,
+                });
+            }
+            views[*place].technical_info = Some(infos);
+        }
+        let texts = self.finish(active, calls).await;
+        for ((place, target, left), text) in targets.into_iter().zip(texts) {
+            let text = text.ok().filter(|text| unfilled(text, &left).is_none());
+            match target {
+                None => views[place].access_path = text,
+                Some(info) => {
+                    if let Some(info) = views[place]
+                        .technical_info
+                        .as_mut()
+                        .and_then(|infos| infos.get_mut(info))
+                    {
+                        info.info = text;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets the plugin finish filled templates.
+    async fn finish(
+        &self,
+        active: &ActivePlugin,
+        calls: Vec<RenderCall>,
+    ) -> Vec<Result<String, RequestError>> {
+        if calls.is_empty() || !active.definition().hooks.render {
+            return calls.into_iter().map(|call| Ok(call.filled)).collect();
+        }
+        self.inner
+            .counters
+            .hook_calls
+            .fetch_add(calls.len() as u64, Ordering::Relaxed);
+        let results = active.plugin.render(calls).await;
+        results
+            .into_iter()
+            .map(|result| result.map_err(|error| self.hook_failed(active, error)))
+            .collect()
+    }
+
+    async fn products_of(
+        &self,
+        configurations: &[Configuration],
+        places: &[usize],
+        known: Option<&DataProduct>,
+    ) -> HashMap<Uuid, DataProduct> {
+        let mut products: HashMap<Uuid, DataProduct> = HashMap::new();
+        products.extend(known.map(|product| (product.id, product.clone())));
+        for place in places {
+            let id = configurations[*place].data_product_id;
+            if !products.contains_key(&id)
+                && let Ok(Some(product)) = self.store().data_product(id).await
+            {
+                products.insert(id, product);
+            }
+        }
+        products
+    }
+
+    /// The access path that values would have, or null where it cannot be rendered.
+    pub(crate) async fn access_path_of(
+        &self,
+        active: &ActivePlugin,
+        service_id: Option<Uuid>,
+        values: &Map,
+        context: HookContext,
+    ) -> Option<String> {
+        let catalogue = Reader::new(self.store(), None).catalogue();
+        let service = catalogue
+            .services
+            .iter()
+            .find(|service| Some(service.id) == service_id)?;
+        let template = &service.result_string_template;
+        let filling = fill(active.definition(), template, values, None, None, context).ok()?;
+        let text = self.finish(active, vec![filling.call]).await.pop()?.ok()?;
+        unfilled(&text, &filling.left).is_none().then_some(text)
+    }
+}
+
+/// The service whose templates apply: the configuration's own, else the one that belongs to the plugin.
+fn service_of<'a>(
+    catalogue: &'a Catalogue,
+    definition: &Definition,
+    configuration: &Configuration,
+) -> Option<&'a PlatformService> {
+    match configuration.service_id {
+        Some(id) => catalogue.services.iter().find(|service| service.id == id),
+        None => catalogue.service_of(&definition.platform.platform_key),
+    }
+}
+
+/// The enabled plugin that a configuration without a path names, and the name that it used.
+fn tagged(
+    generation: &Generation,
+    configuration: &Map,
+) -> Result<(Arc<ActivePlugin>, String), RequestError> {
+    let loc = vec!["body".into(), "configuration".into()];
+    let input = || Value::Object(configuration.clone());
+    let tag = configuration
+        .get("configuration_type")
+        .filter(|tag| !tag.is_null())
+        .or_else(|| configuration.get("name").filter(|tag| !tag.is_null()));
+    let Some(tag) = tag else {
+        return Err(RequestError::Invalid(vec![ValidationError::tag_not_found(
+            loc,
+            input(),
+        )]));
+    };
+    let shown = tag.as_str().map_or_else(|| tag.to_string(), str::to_owned);
+    match generation.entry(&shown).filter(|_| tag.is_string()) {
+        Some(entry) => Ok((entry.active.clone(), shown)),
+        None => {
+            let expected: Vec<String> = generation
+                .entries
+                .iter()
+                .map(|entry| entry.active.name().to_owned())
+                .collect();
+            Err(RequestError::Invalid(vec![ValidationError::tag_invalid(
+                loc,
+                &shown,
+                &expected,
+                input(),
+            )]))
+        }
+    }
+}
+
+fn view(configuration: &Configuration, plugin_state: String) -> ConfigurationView {
+    let mut values = Map::new();
+    values.insert(
+        "configuration_type".to_owned(),
+        Value::String(configuration.plugin.clone()),
+    );
+    values.extend(
+        configuration
+            .values
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
+    ConfigurationView {
+        id: configuration.id,
+        plugin: configuration.plugin.clone(),
+        plugin_version: configuration.plugin_version.clone(),
+        plugin_state,
+        name: configuration.name.clone(),
+        description: configuration.description.clone(),
+        data_product_id: configuration.data_product_id,
+        technical_mapping: configuration.technical_mapping,
+        platform_id: configuration.platform_id,
+        service_id: configuration.service_id,
+        revision: configuration.revision,
+        configuration: values,
+        access_path: None,
+        technical_info: None,
+        created_at: configuration.created_at,
+        updated_at: configuration.updated_at,
+    }
+}

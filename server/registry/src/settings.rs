@@ -1,0 +1,65 @@
+//! What the registry is told: where plugins lie, which are enabled, and how changes are noticed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use patchbay_plugin::Map;
+
+use crate::enabling::Selection;
+
+/// What the registry is told.
+#[derive(Debug, Clone)]
+pub struct RegistrySettings {
+    /// Folders of plugins, or plugins' folders; of two plugins of one name the later path's serves.
+    pub plugin_paths: Vec<PathBuf>,
+    /// Where installed packages lie.
+    pub packages: PathBuf,
+    /// Which plugins are enabled.
+    pub selection: Selection,
+    /// Whether migrations that only add run by themselves.
+    pub auto_migrate: bool,
+    /// How changes are noticed.
+    pub watch: WatchSettings,
+    /// The operator's values for the settings that plugins declare, by plugin name in lower case.
+    pub plugin_settings: BTreeMap<String, Map>,
+}
+
+impl RegistrySettings {
+    /// The folders and files in which plugins may appear; installed packages come last.
+    pub(crate) fn roots(&self) -> Vec<PathBuf> {
+        self.plugin_paths
+            .iter()
+            .chain(std::iter::once(&self.packages))
+            .cloned()
+            .collect()
+    }
+}
+
+/// How changes of files are noticed.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchSettings {
+    /// A burst of changes is over after this much quiet.
+    pub settle: Duration,
+    /// A burst is cut off after this long.
+    pub settle_max: Duration,
+    /// How often to look, where the file system has no events; none to rely on events.
+    pub poll: Option<Duration>,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            settle: Duration::from_millis(15),
+            settle_max: Duration::from_millis(50),
+            poll: None,
+        }
+    }
+}
+
+/// The files of the shipped plugins, embedded in the program, by path below `lua-plugins/`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shipped {
+    /// Path and content.
+    pub files: &'static [(&'static str, &'static [u8])],
+}

@@ -1,0 +1,290 @@
+//! Noticing that plugin files changed.
+//!
+//! Events of the file system come in bursts: an editor writes a new file and renames it, a copy touches many files. A
+//! burst is over after a little quiet, or cut off after a while; then what it touched is built at once.
+//!
+//! The parents of plugin paths are watched too, because a path may be a link that is swapped, or appear only later. What
+//! an event does not clearly place inside a path means that anything may have changed: so does the `..data` link by
+//! which Kubernetes updates a mounted folder.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use crate::reload::Touched;
+use crate::settings::WatchSettings;
+use crate::{Inner, Registry};
+
+/// How often to look when the file system's events cannot be had.
+const FALLBACK_POLL: Duration = Duration::from_secs(1);
+
+type Events = mpsc::UnboundedReceiver<notify::Result<Event>>;
+
+/// Watches that stand before the first load, so that no change falls between the two.
+pub(crate) struct Watching {
+    watcher: FileWatcher,
+    events: Events,
+    settings: WatchSettings,
+}
+
+impl Watching {
+    /// Begins to collect what happens in the plugin paths.
+    pub(crate) fn begin(roots: Vec<PathBuf>, settings: WatchSettings) -> Watching {
+        let (send, events) = mpsc::unbounded_channel();
+        Watching {
+            watcher: FileWatcher::new(roots, settings, send),
+            events,
+            settings,
+        }
+    }
+
+    /// Starts the tasks that rebuild when files change and when another process wrote to the database.
+    pub(crate) fn spawn(self, registry: &Registry) {
+        let registry_ref = Arc::downgrade(&registry.inner);
+        tokio::spawn(follow_files(
+            registry_ref.clone(),
+            self.watcher,
+            self.events,
+            self.settings,
+        ));
+        tokio::spawn(follow_store(registry_ref, registry.inner.store.changes()));
+    }
+}
+
+async fn follow_files(
+    registry: Weak<Inner>,
+    mut watcher: FileWatcher,
+    mut events: Events,
+    settings: WatchSettings,
+) {
+    while let Some(first) = events.recv().await {
+        let mut touched = watcher.touched(first);
+        let cut_off = Instant::now() + settings.settle_max;
+        loop {
+            let quiet = (Instant::now() + settings.settle).min(cut_off);
+            match timeout_at(quiet, events.recv()).await {
+                Ok(Some(event)) => touched = merge(touched, watcher.touched(event)),
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+        if matches!(touched, Touched::Nothing) {
+            continue;
+        }
+        let Some(inner) = registry.upgrade() else {
+            return;
+        };
+        watcher.watch_again();
+        Registry { inner }.rebuild(&touched).await;
+    }
+}
+
+/// A write of another process may have run the migration that a plugin waits for.
+async fn follow_store(registry: Weak<Inner>, mut changes: tokio::sync::watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        let Some(inner) = registry.upgrade() else {
+            return;
+        };
+        Registry { inner }.rebuild(&Touched::Nothing).await;
+    }
+}
+
+fn merge(a: Touched, b: Touched) -> Touched {
+    match (a, b) {
+        (Touched::Everything, _) | (_, Touched::Everything) => Touched::Everything,
+        (Touched::Nothing, other) | (other, Touched::Nothing) => other,
+        (Touched::Paths(mut a), Touched::Paths(b)) => {
+            a.extend(b);
+            Touched::Paths(a)
+        }
+    }
+}
+
+/// The watches on the plugin paths and their parents.
+struct FileWatcher {
+    watcher: Option<Box<dyn Watcher + Send>>,
+    roots: Vec<Root>,
+}
+
+struct Root {
+    /// As configured; what scans find lies below it.
+    path: PathBuf,
+    /// Where it is, links resolved; what events name lies below it.
+    real: Option<PathBuf>,
+    /// The nearest parent that is there, watched so that the path's appearance or swap is noticed.
+    parent: Option<PathBuf>,
+}
+
+impl FileWatcher {
+    fn new(
+        roots: Vec<PathBuf>,
+        settings: WatchSettings,
+        send: mpsc::UnboundedSender<notify::Result<Event>>,
+    ) -> Self {
+        let roots = roots
+            .into_iter()
+            .map(|path| Root {
+                path,
+                real: None,
+                parent: None,
+            })
+            .collect();
+        let handler = move |event| {
+            // The receiver is gone only when the server stops.
+            let _ = send.send(event);
+        };
+        let mut this = FileWatcher {
+            watcher: make_watcher(settings, handler),
+            roots,
+        };
+        this.watch_again();
+        this
+    }
+
+    /// Watches what is there now; a path may have appeared, gone, or come to lie elsewhere.
+    fn watch_again(&mut self) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        for root in &mut self.roots {
+            let real = root.path.canonicalize().ok();
+            if real != root.real {
+                if let Some(old) = root.real.take() {
+                    // It may be gone already, and its watch with it.
+                    let _ = watcher.unwatch(&old);
+                }
+                if let Some(new) = &real {
+                    match watcher.watch(new, RecursiveMode::Recursive) {
+                        Ok(()) => root.real = real,
+                        Err(error) => tracing::error!(
+                            "Plugin registry: changes in {} are not noticed: {error} (set poll_ms, or raise the system's limit on watches)",
+                            root.path.display()
+                        ),
+                    }
+                }
+            }
+            let parent = nearest_parent(&root.path);
+            if parent != root.parent
+                && let Some(new) = &parent
+                && watcher.watch(new, RecursiveMode::NonRecursive).is_ok()
+            {
+                root.parent = parent;
+            }
+        }
+    }
+
+    /// What an event touches, in terms of the configured paths.
+    fn touched(&self, event: notify::Result<Event>) -> Touched {
+        let Ok(event) = event else {
+            return Touched::Everything;
+        };
+        if event.need_rescan() {
+            return Touched::Everything;
+        }
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let reads_only = matches!(event.kind, EventKind::Access(_)) && event.kind != written;
+        if reads_only {
+            return Touched::Nothing;
+        }
+        event
+            .paths
+            .iter()
+            .map(|path| self.touched_path(path))
+            .fold(Touched::Nothing, merge)
+    }
+
+    fn touched_path(&self, path: &Path) -> Touched {
+        let mut touched = Touched::Nothing;
+        for root in &self.roots {
+            if let Some(inside) = root
+                .real
+                .as_ref()
+                .and_then(|real| path.strip_prefix(real).ok())
+            {
+                let hidden_link = inside
+                    .components()
+                    .any(|part| part.as_os_str().to_string_lossy().starts_with(".."));
+                if hidden_link || inside.as_os_str().is_empty() {
+                    return Touched::Everything;
+                }
+                let temporary = inside.file_name().is_some_and(|name| {
+                    let name = name.to_string_lossy();
+                    name.ends_with('~')
+                        || name.ends_with(".swp")
+                        || name.ends_with(".swx")
+                        || name.starts_with(".#")
+                });
+                if !temporary {
+                    touched = merge(
+                        touched,
+                        Touched::Paths(BTreeSet::from([root.path.join(inside)])),
+                    );
+                }
+            } else if root
+                .parent
+                .as_deref()
+                .is_some_and(|parent| leads_to(parent, path, &root.path))
+            {
+                return Touched::Everything;
+            }
+        }
+        touched
+    }
+}
+
+/// Whether `path`, seen in the watched `parent`, is on the way to `root`.
+fn leads_to(parent: &Path, path: &Path, root: &Path) -> bool {
+    let absolute = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    let on_the_way = |candidate: &Path| absolute.starts_with(candidate);
+    on_the_way(path)
+        || path.strip_prefix(parent).is_ok_and(|name| {
+            std::path::absolute(parent).is_ok_and(|parent| on_the_way(&parent.join(name)))
+        })
+}
+
+fn nearest_parent(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    absolute
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.is_dir())
+        .map(Path::to_owned)
+}
+
+fn make_watcher(
+    settings: WatchSettings,
+    handler: impl Fn(notify::Result<Event>) + Send + Clone + 'static,
+) -> Option<Box<dyn Watcher + Send>> {
+    let polling = |interval| {
+        let config = Config::default()
+            .with_poll_interval(interval)
+            .with_compare_contents(true);
+        match PollWatcher::new(handler.clone(), config) {
+            Ok(watcher) => Some(Box::new(watcher) as Box<dyn Watcher + Send>),
+            Err(error) => {
+                tracing::error!(
+                    "Plugin registry: changes of plugin files are not noticed: {error}"
+                );
+                None
+            }
+        }
+    };
+    if let Some(interval) = settings.poll {
+        return polling(interval);
+    }
+    match RecommendedWatcher::new(handler.clone(), Config::default()) {
+        Ok(watcher) => Some(Box::new(watcher)),
+        Err(error) => {
+            tracing::warn!(
+                "Plugin registry: the file system has no events ({error}); looking every second instead"
+            );
+            polling(FALLBACK_POLL)
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Settings: the embedded `config/patchbay.toml`, then a file named by `--config`, then the environment, then flags.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Value};
+use patchbay_lua::Limits;
+use patchbay_plugin::Map;
+use patchbay_plugin::name::nearest;
+use patchbay_registry::enabling::{Selection, parse_names};
+use patchbay_registry::settings::{RegistrySettings, WatchSettings};
+use patchbay_store::{DatabaseUrl, StoreSettings, Synchronous};
+use serde::{Deserialize, Serialize};
+
+/// Every setting with its default and a comment; also the documentation of the settings.
+pub(crate) const DEFAULTS: &str = include_str!("../config/patchbay.toml");
+
+/// The prefix of settings in the environment.
+const PREFIX: &str = "PATCHBAY_";
+
+/// What the program is told.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) api_token: Option<Secret>,
+    pub(crate) token_name: String,
+    pub(crate) insecure: bool,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) body_limit: usize,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) database_url: String,
+    pub(crate) synchronous: Durability,
+    pub(crate) busy_timeout_ms: u64,
+    pub(crate) readers: usize,
+    pub(crate) catalogue: Option<PathBuf>,
+    pub(crate) plugin_paths: Vec<PathBuf>,
+    pub(crate) packages: PathBuf,
+    #[serde(default)]
+    enabled_plugins: Option<Vec<String>>,
+    disabled_plugins: Vec<String>,
+    pub(crate) auto_migrate: bool,
+    pub(crate) poll_ms: u64,
+    pub(crate) settle_ms: u64,
+    pub(crate) settle_max_ms: u64,
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) lua: LuaSettings,
+    #[serde(default)]
+    plugins: BTreeMap<String, Map>,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    /// The kill of the program.
+    Normal,
+    /// Loss of power too.
+    Full,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Pretty on a terminal, text elsewhere.
+    Auto,
+    /// Several coloured lines an event.
+    Pretty,
+    /// One line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// The limits of the sandbox.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LuaSettings {
+    threads: usize,
+    deadline_ms: u64,
+    wall_ms: u64,
+    memory_mib: usize,
+    waiting: usize,
+    idle_ms: u64,
+}
+
+/// What flags set; what is left out is left to the other sources.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Flags {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) database_url: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) plugin_paths: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) insecure: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
+}
+
+impl Settings {
+    /// Reads every source.
+    ///
+    /// # Errors
+    /// A message that names the source, the key and what was expected.
+    pub(crate) fn read(config: Option<&Path>, flags: &Flags) -> anyhow::Result<Settings> {
+        let environment: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Settings::from_sources(config, environment, flags)
+    }
+
+    fn from_sources(
+        config: Option<&Path>,
+        environment: Vec<(String, String)>,
+        flags: &Flags,
+    ) -> anyhow::Result<Settings> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(path) = config {
+            if !path.is_file() {
+                bail!("the settings file {} is not there", path.display());
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        figment = figment
+            .merge(Serialized::globals(environment_settings(environment)?))
+            .merge(Serialized::globals(flags));
+        let settings: Settings = figment.extract().map_err(|error| {
+            let source = error.metadata.as_ref().map(|metadata| match &metadata.source {
+                Some(figment::Source::File(path)) => path.display().to_string(),
+                _ if metadata.name.contains("TOML") => "the built-in settings".to_owned(),
+                _ => "the environment or a flag".to_owned(),
+            });
+            let key = error.path.join(".");
+            let at = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
+            anyhow::anyhow!("{at}{} (in {})", error.kind, source.unwrap_or_else(|| "the settings".to_owned()))
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let at_least_one = [
+            ("lua.threads", self.lua.threads as u64),
+            ("lua.deadline_ms", self.lua.deadline_ms),
+            ("lua.wall_ms", self.lua.wall_ms),
+            ("lua.memory_mib", self.lua.memory_mib as u64),
+            ("lua.waiting", self.lua.waiting as u64),
+            ("readers", self.readers as u64),
+            ("body_limit", self.body_limit as u64),
+            ("request_timeout_ms", self.request_timeout_ms),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                bail!("`{key}`: expected 1 or more, found 0");
+            }
+        }
+        if self.api_token.as_ref().is_some_and(|token| token.0.trim().is_empty()) {
+            bail!("`api_token` is empty; set a token of your own, or leave it out");
+        }
+        Ok(())
+    }
+
+    /// Whether the address can be listened on: on loopback always, elsewhere only with a token or `--insecure`.
+    pub(crate) fn check_door(&self) -> anyhow::Result<()> {
+        if self.listen.ip().is_loopback() || self.api_token.is_some() || self.insecure {
+            return Ok(());
+        }
+        bail!(
+            "refusing to listen on {}: anyone who reaches it could change everything. Set PATCHBAY_API_TOKEN, listen on \
+             127.0.0.1, or say --insecure",
+            self.listen
+        )
+    }
+
+    pub(crate) fn store(&self, server_lock: bool) -> anyhow::Result<StoreSettings> {
+        let url = DatabaseUrl::parse(&self.database_url).context("`database_url`")?;
+        Ok(StoreSettings {
+            synchronous: match self.synchronous {
+                Durability::Normal => Synchronous::Normal,
+                Durability::Full => Synchronous::Full,
+            },
+            readers: self.readers,
+            server_lock,
+            busy_timeout: Duration::from_millis(self.busy_timeout_ms),
+            ..StoreSettings::new(url)
+        })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            deadline: Duration::from_millis(self.lua.deadline_ms),
+            wall: Duration::from_millis(self.lua.wall_ms),
+            memory: self.lua.memory_mib * 1024 * 1024,
+            waiting: self.lua.waiting,
+            idle: Duration::from_millis(self.lua.idle_ms),
+            threads: self.lua.threads,
+            ..Limits::default()
+        }
+    }
+
+    pub(crate) fn registry(&self) -> RegistrySettings {
+        RegistrySettings {
+            plugin_paths: self.plugin_paths.clone(),
+            packages: self.packages.clone(),
+            selection: Selection { enabled: self.enabled_plugins.clone(), disabled: self.disabled_plugins.clone() },
+            auto_migrate: self.auto_migrate,
+            watch: WatchSettings {
+                settle: Duration::from_millis(self.settle_ms),
+                settle_max: Duration::from_millis(self.settle_max_ms),
+                poll: (self.poll_ms > 0).then(|| Duration::from_millis(self.poll_ms)),
+            },
+            plugin_settings: self.plugins.iter().map(|(name, values)| (name.to_lowercase(), values.clone())).collect(),
+        }
+    }
+}
+
+/// How a setting is written in the environment, where everything is text.
+enum Written {
+    /// As it is.
+    Text,
+    /// Separated by `:`.
+    Paths,
+    /// Separated by commas, or a JSON list.
+    Names,
+    /// A number or a boolean.
+    Literal,
+}
+
+const KEYS: &[(&str, Written)] = &[
+    ("listen", Written::Text),
+    ("api_token", Written::Text),
+    ("token_name", Written::Text),
+    ("insecure", Written::Literal),
+    ("cors_origins", Written::Names),
+    ("body_limit", Written::Literal),
+    ("request_timeout_ms", Written::Literal),
+    ("database_url", Written::Text),
+    ("synchronous", Written::Text),
+    ("busy_timeout_ms", Written::Literal),
+    ("readers", Written::Literal),
+    ("catalogue", Written::Text),
+    ("plugin_paths", Written::Paths),
+    ("packages", Written::Text),
+    ("enabled_plugins", Written::Names),
+    ("disabled_plugins", Written::Names),
+    ("auto_migrate", Written::Literal),
+    ("poll_ms", Written::Literal),
+    ("settle_ms", Written::Literal),
+    ("settle_max_ms", Written::Literal),
+    ("log", Written::Text),
+    ("log_format", Written::Text),
+    ("log_file", Written::Text),
+    ("lua.threads", Written::Literal),
+    ("lua.deadline_ms", Written::Literal),
+    ("lua.wall_ms", Written::Literal),
+    ("lua.memory_mib", Written::Literal),
+    ("lua.waiting", Written::Literal),
+    ("lua.idle_ms", Written::Literal),
+];
+
+/// The settings that the environment holds. A variable of ours that sets nothing is an error, because it is a slip.
+fn environment_settings(environment: Vec<(String, String)>) -> anyhow::Result<Dict> {
+    let mut settings = Dict::new();
+    for (name, text) in environment {
+        let key = match name.strip_prefix(PREFIX) {
+            Some(rest) => rest.to_lowercase().replace("__", "."),
+            None if name == "ENABLED_PLUGINS" || name == "DISABLED_PLUGINS" => name.to_lowercase(),
+            None => continue,
+        };
+        // An empty variable is how scripts unset one, except where an empty list means something else than no list.
+        if key == "config" || text.is_empty() {
+            continue;
+        }
+        if let Some(setting) = key.strip_prefix("plugins.") {
+            let Some((plugin, setting)) = setting.split_once('.') else {
+                bail!("{name}: expected {PREFIX}PLUGINS__NAME__SETTING");
+            };
+            insert(&mut settings, &format!("plugins.{plugin}.{setting}"), Value::from(text));
+            continue;
+        }
+        let Some((_, written)) = KEYS.iter().find(|(known, _)| *known == key) else {
+            let near = nearest(&key, KEYS.iter().map(|(known, _)| *known))
+                .map(|near| format!(" (did you mean {PREFIX}{}?)", near.to_uppercase().replace('.', "__")))
+                .unwrap_or_default();
+            bail!("{name} in the environment is no setting{near}");
+        };
+        let value = match written {
+            Written::Text => Value::from(text),
+            Written::Paths => {
+                Value::from(text.split(':').filter(|path| !path.is_empty()).collect::<Vec<_>>())
+            }
+            Written::Names => match parse_names(&text).map_err(|error| anyhow::anyhow!("{name}: {error}"))? {
+                Some(names) => Value::from(names),
+                None => continue,
+            },
+            Written::Literal => match text.as_str() {
+                "true" => Value::from(true),
+                "false" => Value::from(false),
+                number => match number.parse::<u64>() {
+                    Ok(number) => Value::from(number),
+                    Err(_) => bail!("{name}: expected a number, or true or false, found {text:?}"),
+                },
+            },
+        };
+        insert(&mut settings, &key, value);
+    }
+    Ok(settings)
+}
+
+/// Puts a value at a dotted key, making the tables on the way.
+fn insert(settings: &mut Dict, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            settings.insert(key.to_owned(), value);
+        }
+        Some((table, rest)) => {
+            let inner = settings.entry(table.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(environment: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::from_sources(None, environment, &Flags::default())
+    }
+
+    #[test]
+    fn the_embedded_file_is_every_default() {
+        let settings = read(&[]).expect("the defaults");
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.limits().deadline, Duration::from_millis(250));
+        assert_eq!(settings.registry().selection, Selection::default());
+    }
+
+    #[test]
+    fn every_key_of_the_file_can_be_set_in_the_environment() {
+        let file: Dict = Figment::from(Toml::string(DEFAULTS)).extract().expect("the file");
+        for (key, value) in file {
+            let keys: Vec<String> = match value {
+                Value::Dict(_, inner) => inner.into_keys().map(|inner| format!("{key}.{inner}")).collect(),
+                _ => vec![key],
+            };
+            for key in keys {
+                assert!(KEYS.iter().any(|(known, _)| *known == key), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_and_is_read_by_kind() {
+        let settings = read(&[
+            ("PATCHBAY_API_TOKEN", "12345"),
+            ("PATCHBAY_PLUGIN_PATHS", "a:b"),
+            ("PATCHBAY_LUA__DEADLINE_MS", "99"),
+            ("PATCHBAY_PLUGINS__GITHUBPLUGIN__GITHUB_ORG", "007"),
+            ("ENABLED_PLUGINS", "[]"),
+            ("DISABLED_PLUGINS", "A, B"),
+            ("PATCHBAY_LOG_FILE", ""),
+        ])
+        .expect("settings");
+        assert_eq!(settings.api_token.as_ref().map(|token| token.0.as_str()), Some("12345"));
+        assert_eq!(format!("{:?}", settings.api_token), "Some((secret))");
+        assert_eq!(settings.plugin_paths, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(settings.limits().deadline, Duration::from_millis(99));
+        let registry = settings.registry();
+        assert_eq!(registry.selection.enabled, Some(vec![]));
+        assert_eq!(registry.selection.disabled, ["A", "B"]);
+        assert_eq!(registry.plugin_settings["githubplugin"]["github_org"], "007");
+    }
+
+    #[test]
+    fn a_slip_is_an_error_that_says_what_was_meant() {
+        let error = |environment: &[(&str, &str)]| read(environment).err().expect("an error").to_string();
+        assert_eq!(
+            error(&[("PATCHBAY_LISTN", "x")]),
+            "PATCHBAY_LISTN in the environment is no setting (did you mean PATCHBAY_LISTEN?)"
+        );
+        assert!(error(&[("PATCHBAY_READERS", "many")]).contains("expected a number"));
+        assert!(error(&[("PATCHBAY_LISTEN", "nowhere")]).contains("`listen`"));
+        assert!(error(&[("PATCHBAY_LUA__THREADS", "0")]).contains("lua.threads"));
+    }
+
+    #[test]
+    fn other_addresses_need_a_token() {
+        let door = |environment: &[(&str, &str)]| read(environment).expect("settings").check_door();
+        assert!(door(&[]).is_ok());
+        assert!(door(&[("PATCHBAY_LISTEN", "[::1]:0")]).is_ok());
+        assert!(door(&[("PATCHBAY_LISTEN", "0.0.0.0:1")]).is_err());
+        assert!(door(&[("PATCHBAY_LISTEN", "0.0.0.0:1"), ("PATCHBAY_API_TOKEN", "t")]).is_ok());
+        assert!(door(&[("PATCHBAY_LISTEN", "0.0.0.0:1"), ("PATCHBAY_INSECURE", "true")]).is_ok());
+    }
+}

@@ -1,0 +1,45 @@
+//! The log: by tracing, to standard error or a file, pretty, as text or as JSON.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+use crate::settings::{LogFormat, Settings};
+
+/// Starts the log. What is logged is written by a thread of its own, until the guard is dropped.
+///
+/// # Errors
+/// When the filter cannot be read or the file cannot be opened.
+pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("`log`: {:?} is no filter; write a level such as \"info\"", settings.log))?;
+    let (writer, guard, terminal) = match &settings.log_file {
+        Some(path) => {
+            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                std::fs::create_dir_all(folder).with_context(|| format!("the log file {}", path.display()))?;
+            }
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("the log file {}", path.display()))?;
+            let (writer, guard) = tracing_appender::non_blocking(file);
+            (BoxMakeWriter::new(writer), guard, false)
+        }
+        None => {
+            let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+            (BoxMakeWriter::new(writer), guard, std::io::stderr().is_terminal())
+        }
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
+    match settings.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Pretty => builder.pretty().init(),
+        LogFormat::Auto if terminal => builder.pretty().init(),
+        LogFormat::Auto | LogFormat::Text => builder.init(),
+    }
+    Ok(guard)
+}

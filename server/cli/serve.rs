@@ -1,10 +1,11 @@
 //! `patchbay serve`: settings → telemetry → store → catalogue → registry → serve.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use patchbay_http::{App, HttpSettings};
+use patchbay_http::{ApiToken, App, HttpSettings};
 use patchbay_lua::Sandbox;
 use patchbay_registry::Registry;
 use patchbay_store::Store;
@@ -47,7 +48,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(settings.limits());
     let registry = Registry::start(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
     let address = listener.local_addr()?;
-    let app = App::new(registry, store.clone(), http_settings(&settings, address));
+    let app = App::new(registry, store.clone(), http_settings(&settings)?);
     say(format_args!("listening on http://{address}"));
     tracing::info!("listening on http://{address}");
     patchbay_http::serve(listener, app, stop).await?;
@@ -56,16 +57,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn http_settings(settings: &Settings, address: std::net::SocketAddr) -> HttpSettings {
-    HttpSettings {
-        address,
-        api_token: settings.api_token.as_ref().map(|token| token.0.clone()),
-        token_name: settings.token_name.clone(),
+fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
+    let cors_origins = settings.cors_origins.iter().map(|origin| {
+        origin.parse().with_context(|| format!("`cors_origins`: {origin:?} is no origin"))
+    });
+    Ok(HttpSettings {
+        token: settings.api_token.as_ref().map(|token| ApiToken::new(settings.token_name.as_str(), &token.0)),
         insecure: settings.insecure,
-        cors_origins: settings.cors_origins.clone(),
+        cors_origins: cors_origins.collect::<Result<_, _>>()?,
         body_limit: settings.body_limit,
-        request_timeout: std::time::Duration::from_millis(settings.request_timeout_ms),
-    }
+        request_timeout: Duration::from_millis(settings.request_timeout_ms),
+        ..HttpSettings::default()
+    })
 }
 
 /// Completes when the process is asked to stop.

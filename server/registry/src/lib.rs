@@ -122,7 +122,7 @@ impl Registry {
         sandbox: Sandbox,
         shipped: Shipped,
     ) -> Registry {
-        let watching = watch::Watching::begin(settings.roots(), settings.watch);
+        let watching = watch::Watching::begin(&settings);
         let registry = Registry::load(settings, store, sandbox, shipped).await;
         watching.spawn(&registry);
         registry

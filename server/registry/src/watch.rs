@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::reload::Touched;
-use crate::settings::WatchSettings;
+use crate::settings::{RegistrySettings, WatchSettings};
 use crate::{Inner, Registry};
 
 /// How often to look when the file system's events cannot be had.
@@ -35,12 +35,28 @@ pub(crate) struct Watching {
 
 impl Watching {
     /// Begins to collect what happens in the plugin paths.
-    pub(crate) fn begin(roots: Vec<PathBuf>, settings: WatchSettings) -> Watching {
+    pub(crate) fn begin(settings: &RegistrySettings) -> Watching {
         let (send, events) = mpsc::unbounded_channel();
+        if let Err(error) = std::fs::create_dir_all(&settings.packages) {
+            let packages = settings.packages.display();
+            tracing::warn!("Plugin registry: packages in {packages} are not noticed: {error}");
+        }
+        let root = |path: &PathBuf, watches_parent| Root {
+            path: path.clone(),
+            real: None,
+            parent: None,
+            watches_parent,
+        };
+        let mut roots: Vec<Root> = settings
+            .plugin_paths
+            .iter()
+            .map(|path| root(path, true))
+            .collect();
+        roots.push(root(&settings.packages, false));
         Watching {
-            watcher: FileWatcher::new(roots, settings, send),
+            watcher: FileWatcher::new(roots, settings.watch, send),
             events,
-            settings,
+            settings: settings.watch,
         }
     }
 
@@ -119,22 +135,16 @@ struct Root {
     real: Option<PathBuf>,
     /// The nearest parent that is there, watched so that the path's appearance or swap is noticed.
     parent: Option<PathBuf>,
+    /// Whether its parent is watched. That of the packages is not: the database lies there and writes all the time.
+    watches_parent: bool,
 }
 
 impl FileWatcher {
     fn new(
-        roots: Vec<PathBuf>,
+        roots: Vec<Root>,
         settings: WatchSettings,
         send: mpsc::UnboundedSender<notify::Result<Event>>,
     ) -> Self {
-        let roots = roots
-            .into_iter()
-            .map(|path| Root {
-                path,
-                real: None,
-                parent: None,
-            })
-            .collect();
         let handler = move |event| {
             // The receiver is gone only when the server stops.
             let _ = send.send(event);
@@ -169,7 +179,7 @@ impl FileWatcher {
                     }
                 }
             }
-            let parent = nearest_parent(&root.path);
+            let parent = nearest_parent(&root.path).filter(|_| root.watches_parent);
             if parent != root.parent
                 && let Some(new) = &parent
                 && watcher.watch(new, RecursiveMode::NonRecursive).is_ok()

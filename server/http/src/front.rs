@@ -1,0 +1,120 @@
+//! What stands before everything else, for each request: its id, the door, the kept answers, and the trailing slash.
+//!
+//! A kept answer leaves from here, before the router, the span, the timeout and the compression have cost anything.
+//! Requests of foreign pages (with an `Origin`) go the long way, because their answers need CORS headers.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::future::Either;
+use http_body_util::{Either as EitherBody, Full};
+use tower::ServiceExt;
+use tower_http::request_id::RequestId;
+
+use crate::App;
+use crate::door::Refusal;
+use crate::error::{ApiError, enveloped};
+use crate::kept::Key;
+use crate::layers::log_response;
+use crate::path;
+use crate::request_id::X_REQUEST_ID;
+
+/// The body of a response: a kept one, or what the router made.
+pub(crate) type FrontBody = EitherBody<Full<Bytes>, Body>;
+
+type FrontResult = Result<axum::http::Response<FrontBody>, Infallible>;
+
+/// The answer to a request: at hand, or on its way.
+pub(crate) type FrontFuture =
+    Either<Ready<FrontResult>, Pin<Box<dyn Future<Output = FrontResult> + Send>>>;
+
+/// The outermost service.
+#[derive(Clone)]
+pub(crate) struct Front {
+    app: App,
+    inner: Router,
+}
+
+impl Front {
+    /// Stands before a router whose layers are in place.
+    pub(crate) fn new(app: App, inner: Router) -> Self {
+        Self { app, inner }
+    }
+
+    /// Answers a request. `body` turns its body into one that the router takes, when it gets that far.
+    pub(crate) fn answer<B>(
+        &self,
+        request: axum::http::Request<B>,
+        body: impl FnOnce(B) -> Body,
+    ) -> FrontFuture {
+        let (mut parts, rest) = request.into_parts();
+        let id = self.app.ids().of(&parts.headers);
+        let short = path::trimmed(parts.uri.path());
+        let is_open = matches!(short, "/healthz" | "/readyz");
+        if !is_open {
+            let checked = self
+                .app
+                .door()
+                .check(&parts.method, &parts.uri, &parts.headers);
+            if let Err(refusal) = checked {
+                return Either::Left(ready(Ok(self.refused(&parts, refusal, &id))));
+            }
+        }
+        if parts.method == Method::GET
+            && let Some(key) = Key::of_path(short)
+            && !parts.headers.contains_key(ORIGIN)
+            && let Some(entry) = self.app.kept(&key)
+            && let Some(response) = entry.at_once::<Full<Bytes>>(&parts.headers)
+        {
+            let mut response = response.map(EitherBody::Left);
+            response.headers_mut().insert(X_REQUEST_ID, id);
+            self.app.metrics().hit(key.kind, response.status());
+            return Either::Left(ready(Ok(response)));
+        }
+        path::normalise(&mut parts.uri);
+        parts.extensions.insert(RequestId::new(id.clone()));
+        parts.extensions.insert(self.app.door().caller().clone());
+        let request = Request::from_parts(parts, body(rest));
+        let answer = self.inner.clone().oneshot(request);
+        Either::Right(Box::pin(async move {
+            let response = answer.await?;
+            Ok(finished(response, id))
+        }))
+    }
+
+    fn refused(
+        &self,
+        parts: &Parts,
+        refusal: Refusal,
+        id: &HeaderValue,
+    ) -> axum::http::Response<FrontBody> {
+        let response = enveloped(ApiError::from(refusal).into_response(), id);
+        let span = tracing::info_span!(
+            "request",
+            id = id.to_str().unwrap_or_default(),
+            method = %parts.method,
+            path = parts.uri.path(),
+        );
+        span.in_scope(|| log_response(&response, None));
+        self.app
+            .metrics()
+            .answered(&parts.method, None, response.status(), None);
+        finished(response, id.clone())
+    }
+}
+
+fn finished(mut response: Response, id: HeaderValue) -> axum::http::Response<FrontBody> {
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.map(EitherBody::Right)
+}

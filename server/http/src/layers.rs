@@ -1,0 +1,156 @@
+//! Every layer between the outermost service and the router, from the outside in.
+//!
+//! What is logged about a request is one line, when its answer is ready: at `debug` when it went well, at `info` when the
+//! client is at fault, at `warn` for what passes (501, 503, 504) and at `error` for a 500. The line stands in the
+//! request's span, which carries the id, method and path, as do all lines of the log that the request causes.
+//! `patchbay_http=info` hides the lines of requests that went well, `patchbay_http=warn` those of clients' faults too.
+//! Kept answers are counted and not logged.
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION,
+    RETRY_AFTER,
+};
+use axum::http::{HeaderName, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use tower::ServiceBuilder;
+use tower::util::option_layer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::RequestId;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Span;
+
+use crate::App;
+use crate::body::DRAIN_LIMIT;
+use crate::error::{ApiError, enveloped, panicked};
+use crate::etag;
+use crate::front::Front;
+use crate::request_id::X_REQUEST_ID;
+
+/// The whole service: every layer around the routes.
+pub(crate) fn service(routes: Router, app: &App) -> Front {
+    let settings = app.settings();
+    let layers = ServiceBuilder::new()
+        // The span of the request, and its one line.
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(request_span)
+                .on_request(())
+                .on_response(|response: &Response, took: Duration, _: &Span| {
+                    log_response(response, Some(took));
+                })
+                .on_body_chunk(())
+                .on_eos(())
+                .on_failure(()),
+        )
+        // Errors get their envelope, and everything is counted.
+        .layer(from_fn_with_state(app.clone(), boundary))
+        // Foreign pages that the operator listed.
+        .layer(option_layer(cors(app)))
+        // gzip, for what is not kept compressed.
+        .map_response(with_weak_etag)
+        .layer(CompressionLayer::new())
+        // 504 past the request timeout, which is over the head of an answer, not its body.
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            settings.request_timeout,
+        ))
+        // 500 when a handler panics.
+        .layer(CatchPanicLayer::custom(panicked))
+        // 413 at once far past the limit; close to it the reader of the body answers, after what the client has to say.
+        .layer(RequestBodyLimitLayer::new(
+            settings.body_limit.saturating_add(DRAIN_LIMIT),
+        ));
+    Front::new(app.clone(), routes.layer(layers))
+}
+
+fn request_span(request: &Request) -> Span {
+    let id = request.extensions().get::<RequestId>();
+    tracing::info_span!(
+        "request",
+        id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default(),
+        method = %request.method(),
+        path = request.uri().path(),
+    )
+}
+
+/// The one line about a request.
+pub(crate) fn log_response(response: &Response, took: Option<Duration>) {
+    let status = response.status().as_u16();
+    let ms = took.map(|took| took.as_secs_f64() * 1000.0);
+    let Some(error) = response.extensions().get::<ApiError>() else {
+        tracing::debug!(status, ms, "answered");
+        return;
+    };
+    let detail = error.for_the_log();
+    match status {
+        501 | 503 | 504 => tracing::warn!(status, ms, %detail, "not answered"),
+        500.. => tracing::error!(status, ms, %detail, "failed"),
+        _ => tracing::info!(status, ms, %detail, "refused"),
+    }
+}
+
+async fn boundary(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let in_flight = app.metrics().begin();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let id = request.extensions().get::<RequestId>().cloned();
+    let response = next.run(request).await;
+    let response = match id {
+        Some(id) => enveloped(response, id.header_value()),
+        None => response,
+    };
+    let route = route.as_ref().map(MatchedPath::as_str);
+    app.metrics()
+        .answered(&method, route, response.status(), Some(began.elapsed()));
+    drop(in_flight);
+    response
+}
+
+fn cors(app: &App) -> Option<CorsLayer> {
+    let origins = &app.settings().cors_origins;
+    if origins.is_empty() {
+        return None;
+    }
+    let x_key = HeaderName::from_static("x-key");
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            X_REQUEST_ID,
+            x_key,
+        ])
+        .expose_headers([ETAG, LOCATION, RETRY_AFTER, X_REQUEST_ID])
+        .max_age(Duration::from_secs(600));
+    Some(layer)
+}
+
+/// A compressed body is another representation than the one whose ETag it has.
+fn with_weak_etag<B>(mut response: axum::http::Response<B>) -> axum::http::Response<B> {
+    if response.headers().contains_key(CONTENT_ENCODING)
+        && let Some(etag) = response.headers().get(ETAG)
+    {
+        let etag = etag::weak(etag);
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}

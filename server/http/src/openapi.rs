@@ -1,0 +1,162 @@
+//! What the OpenAPI document says about operations alike: errors, paging, conditions, how to authenticate.
+//!
+//! The document is made from the handlers, so it knows every route, and knows nothing of the plugins installed.
+
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi as Document, Ref, RefOr};
+use utoipa::{IntoParams, OpenApi, ToResponse};
+
+use crate::error::Envelope;
+use crate::routes;
+
+macro_rules! error_responses {
+    ($($(#[doc = $doc:literal])* $name:ident $text:literal;)*) => {$(
+        $(#[doc = $doc])*
+        #[derive(ToResponse)]
+        #[response(description = $text)]
+        #[expect(dead_code, reason = "a response of the document")]
+        pub(crate) struct $name(Envelope);
+    )*};
+}
+
+error_responses! {
+    /// 400
+    BadRequest "The request lacks something, or does not parse";
+    /// 401
+    Unauthenticated "No token, or a wrong one";
+    /// 403
+    Forbidden "Not served to this host, origin or proxy";
+    /// 404
+    NotFound "What the request names does not exist; `detail` says what";
+    /// 409
+    Conflict "It contradicts what is stored; `detail` says how";
+    /// 412
+    Stale "It was made for another revision";
+    /// 413
+    TooLarge "The body is too large";
+    /// 415
+    NotJson "The body is not JSON";
+    /// 422
+    Unprocessable "The content is wrong; `detail` lists what, where and why";
+    /// 500
+    Internal "Something went wrong; the log says more under the correlation id";
+    /// 501
+    NotImplemented "The plugin does not do this";
+    /// 503
+    Unavailable "Not available at the moment; `Retry-After` says when to try again";
+    /// 504
+    TimedOut "It took too long";
+}
+
+/// How a list is paged.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "parameters of the document; they are read by their names"
+)]
+pub(crate) struct Paging {
+    /// How many items the page has at most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u16>,
+    /// Where the page begins: `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// On which revision a write is made.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(
+    dead_code,
+    reason = "parameters of the document; they are read by their names"
+)]
+pub(crate) struct IfMatch {
+    /// The ETag of the revision that is to be changed; 412 when there is a newer one.
+    #[param(rename = "If-Match")]
+    if_match: Option<String>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Patchbay",
+        description = "A server that learns new kinds of data output from plugins written in Lua",
+    ),
+    tags(
+        (name = "plugins", description = "Plugins, their forms and links"),
+        (name = "configurations", description = "Stored configurations"),
+        (name = "catalogue", description = "Platforms, their services, and environments"),
+        (name = "data products", description = "The owners of configurations"),
+        (name = "operations", description = "Health and figures"),
+    ),
+    components(
+        schemas(Envelope),
+        responses(
+            BadRequest, Unauthenticated, Forbidden, NotFound, Conflict, Stale, TooLarge, NotJson, Unprocessable,
+            Internal, NotImplemented, Unavailable, TimedOut,
+        ),
+    ),
+)]
+struct Base;
+
+/// What the document starts from.
+pub(crate) fn base() -> Document {
+    Base::openapi()
+}
+
+/// The OpenAPI document of the server.
+pub fn document() -> Document {
+    let mut document = routes::router().into_openapi();
+    document.security = Some(vec![
+        utoipa::openapi::SecurityRequirement::new::<_, [&str; 0], _>("bearer", []),
+        utoipa::openapi::SecurityRequirement::new::<_, [&str; 0], _>("key", []),
+        utoipa::openapi::SecurityRequirement::default(),
+    ]);
+    if let Some(components) = &mut document.components {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let key = ApiKey::Header(ApiKeyValue::new("x-key"));
+        components.add_security_scheme("key", SecurityScheme::ApiKey(key));
+    }
+    for (path, item) in &mut document.paths.paths {
+        let is_open = matches!(path.as_str(), "/healthz" | "/readyz");
+        let reads = item.get.iter_mut().map(|read| (read, false));
+        let writes = [
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        let writes = writes.into_iter().flatten().map(|write| (write, true));
+        for (operation, is_write) in reads.chain(writes) {
+            add_common(operation, is_open, is_write);
+        }
+    }
+    document
+}
+
+/// The answers that every operation may give.
+fn add_common(operation: &mut Operation, is_open: bool, is_write: bool) {
+    let mut add = |status: &str, name: &str| {
+        operation
+            .responses
+            .responses
+            .entry(status.to_owned())
+            .or_insert_with(|| RefOr::Ref(Ref::from_response_name(name)));
+    };
+    if !is_open {
+        add("401", "Unauthenticated");
+        add("403", "Forbidden");
+    }
+    if is_write {
+        add("413", "TooLarge");
+        add("415", "NotJson");
+    }
+    add("500", "Internal");
+    add("503", "Unavailable");
+    add("504", "TimedOut");
+    if is_open {
+        operation.security = Some(vec![utoipa::openapi::SecurityRequirement::default()]);
+    }
+}

@@ -1,0 +1,464 @@
+//! `/configuration/platforms`: platforms, their services, and the services' options.
+//!
+//! Reads come from the snapshot, which holds every write that was acknowledged here. The path of a service answers a
+//! read with the service's options, as in the origin, and a write changes the service itself.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use patchbay_store::{ServiceDraft, What};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::App;
+use crate::body::{JsonBody, answer, cacheable, created};
+use crate::catalogue_views::{
+    PlatformServiceConfigurations, PlatformServices, PlatformView, Platforms,
+    ServiceConfigurationView, ServiceView, Views,
+};
+use crate::error::ApiError;
+use crate::input::{BodyReader, checked, id_in_path};
+use crate::openapi::{Conflict, NotFound, Unprocessable};
+
+/// Where platforms are.
+const PLATFORMS: &str = "/api/v2/configuration/platforms";
+
+/// A platform to be stored.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape of a body, for the document")]
+pub(crate) struct PlatformBody {
+    /// Unique.
+    name: String,
+}
+
+/// A service to be stored.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape of a body, for the document")]
+pub(crate) struct ServiceBody {
+    /// Unique in the platform; in lower case it is the platform key of the plugins it belongs to.
+    name: String,
+    /// The template of an access path.
+    result_string_template: String,
+    /// The template of the technical info; the access path's when left out.
+    technical_info_template: Option<String>,
+}
+
+/// Options to be stored.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape of a body, for the document")]
+pub(crate) struct ServiceConfigurationBody {
+    /// The platform.
+    platform_id: Uuid,
+    /// The service; each has at most one list of options.
+    service_id: Uuid,
+    /// The options, in order.
+    config: Vec<String>,
+}
+
+/// Options that replace others.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape of a body, for the document")]
+pub(crate) struct OptionsBody {
+    /// The options, in order.
+    config: Vec<String>,
+}
+
+/// All platforms, by name.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms", tag = "catalogue", operation_id = "get_platforms",
+    responses((status = 200, description = "The platforms", body = Platforms)),
+)]
+pub(crate) async fn list(State(app): State<App>, request: HeaderMap) -> Result<Response, ApiError> {
+    cacheable(&request, &Views(&app.store().catalogue()).platforms())
+}
+
+/// Creates a platform.
+#[utoipa::path(
+    post, path = "/api/v2/configuration/platforms", tag = "catalogue", operation_id = "create_platform",
+    request_body = PlatformBody,
+    responses(
+        (status = 201, description = "What was stored", body = PlatformView),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn create(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let platform = app.store().create_platform(read_platform(body)?).await?;
+    created(
+        &format!("{PLATFORMS}/{}", platform.id),
+        &PlatformView::from(&platform),
+    )
+}
+
+/// One platform.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms/{id}", tag = "catalogue", operation_id = "get_platform",
+    params(("id" = Uuid, Path, description = "The platform's id")),
+    responses(
+        (status = 200, description = "The platform", body = PlatformView),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = id_in_path("id", &id)?;
+    let view = Views(&app.store().catalogue()).platform(id);
+    cacheable(&request, &view.ok_or_else(|| not_found(What::Platform))?)
+}
+
+/// Replaces a platform.
+#[utoipa::path(
+    put, path = "/api/v2/configuration/platforms/{id}", tag = "catalogue", operation_id = "replace_platform",
+    params(("id" = Uuid, Path, description = "The platform's id")),
+    request_body = PlatformBody,
+    responses(
+        (status = 200, description = "What was stored", body = PlatformView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn replace(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let id = id_in_path("id", &id)?;
+    let platform = app
+        .store()
+        .update_platform(id, read_platform(body)?)
+        .await?;
+    answer(StatusCode::OK, &PlatformView::from(&platform))
+}
+
+/// Deletes a platform, unless configurations refer to it.
+#[utoipa::path(
+    delete, path = "/api/v2/configuration/platforms/{id}", tag = "catalogue", operation_id = "delete_platform",
+    params(("id" = Uuid, Path, description = "The platform's id")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.store().delete_platform(id_in_path("id", &id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn read_platform(body: Value) -> Result<String, ApiError> {
+    let mut body = BodyReader::open(body)?;
+    let name = body.name("name");
+    body.finish()?;
+    Ok(checked(name))
+}
+
+/// The services of a platform.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms/{id}/services", tag = "catalogue",
+    operation_id = "get_platform_services",
+    params(("id" = Uuid, Path, description = "The platform's id")),
+    responses(
+        (status = 200, description = "The services", body = PlatformServices),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn list_services(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = id_in_path("id", &id)?;
+    let catalogue = app.store().catalogue();
+    let views = Views(&catalogue);
+    views
+        .platform(id)
+        .ok_or_else(|| not_found(What::Platform))?;
+    cacheable(&request, &views.services(id))
+}
+
+/// Creates a service of a platform.
+#[utoipa::path(
+    post, path = "/api/v2/configuration/platforms/{id}/services", tag = "catalogue",
+    operation_id = "create_platform_service",
+    params(("id" = Uuid, Path, description = "The platform's id")),
+    request_body = ServiceBody,
+    responses(
+        (status = 201, description = "What was stored", body = ServiceView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn create_service(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let platform_id = id_in_path("id", &id)?;
+    let service = app
+        .store()
+        .create_service(platform_id, read_service(body)?)
+        .await?;
+    let view = Views(&app.store().catalogue()).service(&service);
+    let location = format!("{PLATFORMS}/{platform_id}/services/{}", service.id);
+    created(&location, &view.ok_or_else(|| not_found(What::Platform))?)
+}
+
+/// The options of a service.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms/{id}/services/{service_id}", tag = "catalogue",
+    operation_id = "get_platform_service_config",
+    params(
+        ("id" = Uuid, Path, description = "The platform's id"),
+        ("service_id" = Uuid, Path, description = "The service's id"),
+    ),
+    responses(
+        (status = 200, description = "The options", body = ServiceConfigurationView),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn get_service(
+    State(app): State<App>,
+    Path((id, service_id)): Path<(String, String)>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (id, service_id) = (
+        id_in_path("id", &id)?,
+        id_in_path("service_id", &service_id)?,
+    );
+    let catalogue = app.store().catalogue();
+    let found = catalogue
+        .service_configurations
+        .iter()
+        .find(|configuration| {
+            configuration.platform_id == id && configuration.service_id == service_id
+        });
+    let view = found.and_then(|found| Views(&catalogue).service_configuration(found));
+    cacheable(
+        &request,
+        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
+    )
+}
+
+/// Replaces a service, with its templates.
+#[utoipa::path(
+    put, path = "/api/v2/configuration/platforms/{id}/services/{service_id}", tag = "catalogue",
+    operation_id = "replace_platform_service",
+    params(
+        ("id" = Uuid, Path, description = "The platform's id"),
+        ("service_id" = Uuid, Path, description = "The service's id"),
+    ),
+    request_body = ServiceBody,
+    responses(
+        (status = 200, description = "What was stored", body = ServiceView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn replace_service(
+    State(app): State<App>,
+    Path((id, service_id)): Path<(String, String)>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let (id, service_id) = (
+        id_in_path("id", &id)?,
+        id_in_path("service_id", &service_id)?,
+    );
+    let service = app
+        .store()
+        .update_service(id, service_id, read_service(body)?)
+        .await?;
+    let view = Views(&app.store().catalogue()).service(&service);
+    answer(
+        StatusCode::OK,
+        &view.ok_or_else(|| not_found(What::Service))?,
+    )
+}
+
+/// Deletes a service with its options, unless configurations refer to it.
+#[utoipa::path(
+    delete, path = "/api/v2/configuration/platforms/{id}/services/{service_id}", tag = "catalogue",
+    operation_id = "delete_platform_service",
+    params(
+        ("id" = Uuid, Path, description = "The platform's id"),
+        ("service_id" = Uuid, Path, description = "The service's id"),
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn delete_service(
+    State(app): State<App>,
+    Path((id, service_id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let (id, service_id) = (
+        id_in_path("id", &id)?,
+        id_in_path("service_id", &service_id)?,
+    );
+    app.store().delete_service(id, service_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn read_service(body: Value) -> Result<ServiceDraft, ApiError> {
+    let mut body = BodyReader::open(body)?;
+    let name = body.name("name");
+    let result = body.string("result_string_template");
+    let technical = body.string_or("technical_info_template", result.as_deref().or(Some("")));
+    body.finish()?;
+    Ok(ServiceDraft {
+        name: checked(name),
+        result_string_template: checked(result),
+        technical_info_template: checked(technical),
+    })
+}
+
+/// The options of every service that has some.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms/configs", tag = "catalogue",
+    operation_id = "get_platform_service_configs",
+    responses((status = 200, description = "The options", body = PlatformServiceConfigurations)),
+)]
+pub(crate) async fn list_configs(
+    State(app): State<App>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    cacheable(
+        &request,
+        &Views(&app.store().catalogue()).service_configurations(),
+    )
+}
+
+/// Gives a service its options.
+#[utoipa::path(
+    post, path = "/api/v2/configuration/platforms/configs", tag = "catalogue",
+    operation_id = "create_platform_service_config",
+    request_body = ServiceConfigurationBody,
+    responses(
+        (status = 201, description = "What was stored", body = ServiceConfigurationView),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn create_config(
+    State(app): State<App>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let mut body = BodyReader::open(body)?;
+    let (platform_id, service_id) = (body.uuid("platform_id"), body.uuid("service_id"));
+    let config = body.strings("config");
+    body.finish()?;
+    let stored = app
+        .store()
+        .create_service_configuration(checked(platform_id), checked(service_id), checked(config))
+        .await?;
+    let view = Views(&app.store().catalogue()).service_configuration(&stored);
+    let location = format!("{PLATFORMS}/configs/{}", stored.id);
+    created(&location, &view.ok_or_else(|| not_found(What::Service))?)
+}
+
+/// The options of a service, by their own id.
+#[utoipa::path(
+    get, path = "/api/v2/configuration/platforms/configs/{id}", tag = "catalogue",
+    operation_id = "get_platform_service_config_by_id",
+    params(("id" = Uuid, Path, description = "The id of the options")),
+    responses(
+        (status = 200, description = "The options", body = ServiceConfigurationView),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn get_config(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, ApiError> {
+    let id = id_in_path("id", &id)?;
+    let catalogue = app.store().catalogue();
+    let found = catalogue
+        .service_configurations
+        .iter()
+        .find(|found| found.id == id);
+    let view = found.and_then(|found| Views(&catalogue).service_configuration(found));
+    cacheable(
+        &request,
+        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
+    )
+}
+
+/// Replaces the options of a service.
+#[utoipa::path(
+    put, path = "/api/v2/configuration/platforms/configs/{id}", tag = "catalogue",
+    operation_id = "replace_platform_service_config",
+    params(("id" = Uuid, Path, description = "The id of the options")),
+    request_body = OptionsBody,
+    responses(
+        (status = 200, description = "What was stored", body = ServiceConfigurationView),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn replace_config(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let id = id_in_path("id", &id)?;
+    let mut body = BodyReader::open(body)?;
+    let config = body.strings("config");
+    body.finish()?;
+    let stored = app
+        .store()
+        .update_service_configuration(id, checked(config))
+        .await?;
+    let view = Views(&app.store().catalogue()).service_configuration(&stored);
+    answer(
+        StatusCode::OK,
+        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
+    )
+}
+
+/// Takes a service's options away: forms that need them become `not_configured`.
+#[utoipa::path(
+    delete, path = "/api/v2/configuration/platforms/configs/{id}", tag = "catalogue",
+    operation_id = "delete_platform_service_config",
+    params(("id" = Uuid, Path, description = "The id of the options")),
+    responses(
+        (status = 204, description = "They are gone"),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
+pub(crate) async fn delete_config(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.store()
+        .delete_service_configuration(id_in_path("id", &id)?)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// 404 for a thing of the catalogue.
+pub(crate) fn not_found(what: What) -> ApiError {
+    ApiError::not_found(format!("{what} not found"))
+}

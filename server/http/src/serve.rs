@@ -1,0 +1,113 @@
+//! Connections: accepting them, and letting the requests on them end when the server shuts down.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::App;
+use crate::front::{Front, FrontBody, FrontFuture};
+use crate::layers;
+use crate::routes;
+
+/// How long a client may take to send the head of a request, and how long it may keep a connection idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait before accepting again when that failed for a reason that passes, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves until `shutdown` is done, then lets the requests under way end: no new ones are taken, and what is not done
+/// after the drain time of the settings is cut off.
+///
+/// # Errors
+/// When the listener has no address, or the door forbids to listen there ([`crate::ListenRefused`]).
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    app.may_listen(listener.local_addr()?)
+        .map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+    let drain = app.settings().drain;
+    let service = Requests(layers::service(routes::service(&app), &app));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            stream = accept(&listener) => {
+                let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+                let connection = graceful.watch(connection);
+                connections.spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests were still under way at the end of the drain time and are cut off"
+        );
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Small answers must not wait for more to send; a socket that refuses the option still works.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be accepted, trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the error is that of the one connection, which was gone before it was accepted.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+#[derive(Clone)]
+struct Requests(Front);
+
+impl Service<hyper::Request<Incoming>> for Requests {
+    type Response = hyper::Response<FrontBody>;
+    type Error = Infallible;
+    type Future = FrontFuture;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> FrontFuture {
+        self.0.answer(request, Body::new)
+    }
+}

@@ -1,1 +1,183 @@
-//! placeholder
+//! The database of Patchbay: the core schema, the plugins' own tables, configurations, the catalogue and the history.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | what the store is told when it is opened |
+//! | [`error`] | what can go wrong, in words of the domain |
+//! | [`render`] | operations of a migration as SQL, without a connection |
+//! | `catalogue` | platforms, services and environments: rows, snapshot, writes, and the file that is applied to them |
+//! | `data_product` | the owners of configurations |
+//! | `plugin` | applied definitions, histories, the run of migrations, the register of tables |
+//! | `configuration` | stored configurations, their pages, and their revisions |
+//! | `shape` | a plugin's table as its fields see it, and the statements over it |
+//! | `page` | pages and cursors |
+//! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
+//! | `sqlite`, `schema`, `lock` | one connection, the core schema's version, the lock against a second server |
+//! | `engine`, `queue`, `shared` | the threads that own connections, how work reaches them, what is kept in memory |
+//!
+//! # The life of a write
+//! A method of [`Store`] makes ids, times and values → puts a job in the writer's queue and awaits the answer → the
+//! writing thread takes it with all that wait (up to 64), opens one transaction, runs each job in a savepoint, and
+//! commits once → what the jobs touched moves: the snapshot of the catalogue, the counters of rows → every caller is
+//! answered.
+//!
+//! # Invariants
+//! - What was answered is committed, and whole: a row, its revision and the check of the plugin's head are one
+//!   transaction, and so are all pending steps of a migration. A job that fails undoes only itself.
+//! - A counter or version that stands still means that nothing was written: they move after the commit and before the
+//!   answer, and when another process has written, which is noticed within a quarter of a second.
+//! - A snapshot holds no secret, and no error that a client sees holds SQL or a path.
+//! - No thread of the async runtime blocks: connections live on threads of their own, and queues are bounded.
+//! - A statement is written once, for both databases; only the core schema has a file for each.
+//! - A row whose plugin is gone is still read, by the definition that was applied last. One whose table is broken has
+//!   no values, and breaks no list.
+//!
+//! The store knows no Lua, no HTTP and no plugin's rules: values have been checked when they come here. It holds
+//! nothing static, so that two stores can be open in one process.
+
+mod catalogue;
+mod configuration;
+mod data_product;
+mod engine;
+pub mod error;
+mod lock;
+mod page;
+mod plugin;
+mod queue;
+pub mod render;
+mod schema;
+mod session;
+pub mod settings;
+mod shape;
+mod shared;
+mod sqlite;
+mod statements;
+mod time_text;
+
+use std::sync::Arc;
+
+use patchbay_plugin::catalogue::Catalogue;
+use tokio::sync::watch;
+
+pub use catalogue::{
+    CatalogueChange, EnvironmentConfigurationDraft, EnvironmentDraft, ServiceDraft,
+};
+pub use configuration::ConfigurationQuery;
+pub use data_product::DataProductDraft;
+pub use error::{StoreError, What};
+pub use page::{MAX_PAGE, Page};
+pub use plugin::{AppliedDefinition, PluginTable};
+pub use session::Dialect;
+pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
+
+use engine::{Engine, Frame, Work};
+use plugin::Shapes;
+use shared::{Shared, Touched};
+use statements::Statements;
+
+/// An open database. Cheap to clone; its threads end, and its lock is released, when the last clone is dropped or
+/// [`close`](Store::close) is called.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    shapes: Arc<Shapes>,
+}
+
+impl Store {
+    /// Opens the database: creates the folder and the file when they are not there, takes the lock, and brings the core
+    /// schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::CannotOpen`], [`StoreError::LockedByServer`] or [`StoreError::NewerSchema`], for the operator.
+    pub async fn open(settings: StoreSettings) -> Result<Store, StoreError> {
+        let path = match &settings.url {
+            DatabaseUrl::Sqlite(path) => path.clone(),
+            DatabaseUrl::Postgres(_) => {
+                return Err(StoreError::CannotOpen(format!(
+                    "this version of Patchbay cannot use {}; write sqlite://PATH",
+                    settings.url
+                )));
+            }
+        };
+        Ok(Store(Arc::new(Inner {
+            engine: Engine::open(path, settings).await?,
+            shapes: Arc::default(),
+        })))
+    }
+
+    /// Lets nothing more in, finishes what waits, empties the write-ahead log into the file, and releases the lock.
+    pub async fn close(&self) {
+        self.0.engine.close().await;
+    }
+
+    /// Whether the database can be read and written now. It goes through a reader and through the writer.
+    ///
+    /// # Errors
+    /// Why it cannot: [`StoreError::Missing`], [`StoreError::ReadOnly`], [`StoreError::Locked`] …
+    pub async fn health(&self) -> Result<(), StoreError> {
+        let statements = self.statements();
+        self.read(move |session| {
+            Box::pin(async move {
+                let nobody = vec![uuid::Uuid::nil().into()];
+                session.query(&statements.products.by_id, nobody).await?;
+                Ok(())
+            })
+        })
+        .await?;
+        self.write(
+            Frame::Group,
+            |()| Touched::Nothing,
+            |_| Box::pin(async { Ok(()) }),
+        )
+        .await
+    }
+
+    /// The snapshot of the catalogue, without secrets. Its version grows with every write to it, and with every write
+    /// of another process.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.shared().catalogue.load_full()
+    }
+
+    /// A number that grows with every committed write of a plugin's rows or table, and with every write of another
+    /// process.
+    pub fn row_counter(&self, plugin: &str) -> u64 {
+        self.shared().row_counter(plugin)
+    }
+
+    /// A number that grows whenever any [`row_counter`](Store::row_counter) does, and when a data product is written.
+    pub fn rows_epoch(&self) -> u64 {
+        self.shared().rows_epoch()
+    }
+
+    /// Moves when another process has written.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared().changes()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.engine.shared
+    }
+
+    fn statements(&self) -> Arc<Statements> {
+        Arc::clone(&self.0.engine.statements)
+    }
+
+    fn shapes(&self) -> Arc<Shapes> {
+        Arc::clone(&self.0.shapes)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        frame: Frame,
+        touched: impl Fn(&T) -> Touched + Send + 'static,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
+        self.0.engine.write(frame, touched, work).await
+    }
+
+    async fn read<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, StoreError> {
+        self.0.engine.read(work).await
+    }
+}

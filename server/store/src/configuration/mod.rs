@@ -1,0 +1,280 @@
+//! Stored configurations: the base rows, the rows of the plugins beside them, and the history.
+
+mod read;
+mod write;
+
+use patchbay_plugin::Map;
+use patchbay_plugin::configuration::{Configuration, TechnicalMapping};
+use sea_query::{Expr, ExprTrait, LikeExpr, Order, Query};
+use serde_json::Value as Json;
+
+pub use read::ConfigurationQuery;
+
+use crate::error::{Fault, StoreError};
+use crate::session::{Dialect, Row, Statement, place};
+use crate::statements::{delete, insert, select, update};
+
+const TABLE: &str = "data_output_configurations";
+
+/// The columns that are read, in the order in which [`base`] reads them.
+pub(crate) const BASE: &[&str] = &[
+    "id",
+    "configuration_type",
+    "plugin_version",
+    "name",
+    "description",
+    "data_product_id",
+    "technical_mapping",
+    "platform_id",
+    "service_id",
+    "revision",
+    "created_at",
+    "updated_at",
+];
+
+/// The columns that an update sets.
+const UPDATED: &[&str] = &[
+    "plugin_version",
+    "name",
+    "folded_name",
+    "description",
+    "data_product_id",
+    "technical_mapping",
+    "platform_id",
+    "service_id",
+    "revision",
+    "updated_at",
+];
+
+const INSERTED: &[&str] = &[
+    "id",
+    "configuration_type",
+    "plugin_version",
+    "name",
+    "folded_name",
+    "description",
+    "data_product_id",
+    "technical_mapping",
+    "platform_id",
+    "service_id",
+    "revision",
+    "created_at",
+    "updated_at",
+];
+
+const REVISION: &[&str] = &[
+    "configuration_id",
+    "revision",
+    "action",
+    "plugin",
+    "plugin_version",
+    "changed_by",
+    "changed_at",
+    "changes",
+];
+
+/// Which filters a page has, as the place of its statement.
+#[derive(Clone, Copy)]
+struct Filters {
+    data_product: bool,
+    plugin: bool,
+    q: bool,
+    cursor: bool,
+}
+
+impl Filters {
+    fn place(self) -> usize {
+        usize::from(self.data_product)
+            | usize::from(self.plugin) << 1
+            | usize::from(self.q) << 2
+            | usize::from(self.cursor) << 3
+    }
+
+    fn of(place: usize) -> Filters {
+        Filters {
+            data_product: place & 1 != 0,
+            plugin: place & 2 != 0,
+            q: place & 4 != 0,
+            cursor: place & 8 != 0,
+        }
+    }
+}
+
+pub(crate) struct Statements {
+    insert: Statement,
+    update: Statement,
+    delete: Statement,
+    by_id: Statement,
+    /// One for each set of filters. The values come in the order of the fields of [`Filters`], then the limit.
+    pages: Vec<Statement>,
+    add_revision: Statement,
+    revisions: Statement,
+    product: Statement,
+    platform: Statement,
+    service: Statement,
+}
+
+impl Statements {
+    pub(crate) fn new(dialect: Dialect) -> Statements {
+        let mut by_id = with_definition();
+        by_id.and_where(Expr::col((TABLE, "id")).eq(place()));
+        let mut revisions = Query::select();
+        revisions
+            .columns(["revision", "action", "changed_by", "changed_at", "changes"])
+            .from("configuration_revisions")
+            .and_where(Expr::col("configuration_id").eq(place()))
+            .order_by("revision", Order::Asc);
+        Statements {
+            insert: insert(dialect, TABLE, INSERTED),
+            update: update(dialect, TABLE, UPDATED, &["id"]),
+            delete: delete(dialect, TABLE, &["id"]),
+            by_id: Statement::new(dialect, &by_id),
+            pages: (0..16)
+                .map(|filters| page(dialect, Filters::of(filters)))
+                .collect(),
+            add_revision: insert(dialect, "configuration_revisions", REVISION),
+            revisions: Statement::new(dialect, &revisions),
+            product: select(dialect, "data_products", &["id"], &["id"]),
+            platform: select(dialect, "platforms", &["id"], &["id"]),
+            service: select(dialect, "platform_services", &["id"], &["id"]),
+        }
+    }
+}
+
+/// The base rows, each with the revision of its plugin's applied definition after the base columns.
+fn with_definition() -> sea_query::SelectStatement {
+    let mut query = Query::select();
+    query
+        .columns(BASE.iter().map(|column| (TABLE, *column)))
+        .column(("applied_definitions", "revision"))
+        .from(TABLE)
+        .left_join(
+            "applied_definitions",
+            Expr::col(("applied_definitions", "plugin")).equals((TABLE, "configuration_type")),
+        );
+    query
+}
+
+fn page(dialect: Dialect, filters: Filters) -> Statement {
+    let mut query = with_definition();
+    if filters.data_product {
+        query.and_where(Expr::col((TABLE, "data_product_id")).eq(place()));
+    }
+    if filters.plugin {
+        query.and_where(Expr::col((TABLE, "configuration_type")).eq(place()));
+    }
+    if filters.q {
+        let pattern = LikeExpr::new("").escape(LIKE_ESCAPE);
+        query.and_where(Expr::col((TABLE, "folded_name")).like(pattern));
+    }
+    if filters.cursor {
+        // Rows are compared as pairs, which an index on the pair answers.
+        let place_in_list =
+            Expr::tuple([Expr::col((TABLE, "created_at")), Expr::col((TABLE, "id"))]);
+        query.and_where(place_in_list.lt(Expr::tuple([place(), place()])));
+    }
+    query
+        .order_by((TABLE, "created_at"), Order::Desc)
+        .order_by((TABLE, "id"), Order::Desc)
+        .limit(1);
+    Statement::new(dialect, &query)
+}
+
+/// Marks a character of a pattern that stands for itself. Not a backslash, which the databases read differently.
+const LIKE_ESCAPE: char = '!';
+
+/// The pattern of what contains `text`.
+fn containing(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for c in folded(text).chars() {
+        if matches!(c, '%' | '_' | LIKE_ESCAPE) {
+            pattern.push(LIKE_ESCAPE);
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}
+
+/// A name as it is searched.
+fn folded(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// The configuration of a base row, without values.
+pub(crate) fn base(row: &Row) -> Result<Configuration, Fault> {
+    let mapping = TechnicalMapping::parse(row.text(6)?)
+        .ok_or_else(|| StoreError::Internal("a technical mapping of no known kind".to_owned()))?;
+    Ok(Configuration {
+        id: row.uuid(0)?,
+        plugin: row.string(1)?,
+        plugin_version: row.string(2)?,
+        name: row.string(3)?,
+        description: row.optional_text(4)?.map(str::to_owned),
+        data_product_id: row.uuid(5)?,
+        technical_mapping: mapping,
+        platform_id: row.optional_uuid(7)?,
+        service_id: row.optional_uuid(8)?,
+        revision: row.integer(9)?,
+        created_at: row.time(10)?,
+        updated_at: row.time(11)?,
+        values: Map::new(),
+    })
+}
+
+/// What the history compares: the values of the base, and those of the fields as `configuration.<field>`, because a
+/// field may have the name of one of the base's.
+fn described(configuration: &Configuration) -> Map {
+    let id = |id: Option<uuid::Uuid>| id.map_or(Json::Null, |id| Json::String(id.to_string()));
+    let text = |text: &str| Json::String(text.to_owned());
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Json| map.insert(key.to_owned(), value);
+    put("name", text(&configuration.name));
+    put(
+        "description",
+        configuration
+            .description
+            .clone()
+            .map_or(Json::Null, Json::String),
+    );
+    put("data_product_id", id(Some(configuration.data_product_id)));
+    put(
+        "technical_mapping",
+        text(configuration.technical_mapping.as_str()),
+    );
+    put("platform_id", id(configuration.platform_id));
+    put("service_id", id(configuration.service_id));
+    for (field, value) in &configuration.values {
+        map.insert(format!("configuration.{field}"), value.clone());
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_text_stands_for_itself() {
+        assert_eq!(containing("50%_of!É"), "%50!%!_of!!é%");
+    }
+
+    #[test]
+    fn a_page_is_found_by_its_index_on_both_databases() {
+        let all = Filters::of(15);
+        assert_eq!(all.place(), 15);
+        let sqlite = page(Dialect::Sqlite, all).sql;
+        assert!(
+            sqlite.ends_with(
+                r#"WHERE "data_output_configurations"."data_product_id" = ? AND "data_output_configurations"."configuration_type" = ? AND "data_output_configurations"."folded_name" LIKE ? ESCAPE '!' AND ("data_output_configurations"."created_at", "data_output_configurations"."id") < (?, ?) ORDER BY "data_output_configurations"."created_at" DESC, "data_output_configurations"."id" DESC LIMIT ?"#
+            ),
+            "{sqlite}"
+        );
+        let postgres = page(Dialect::Postgres, all).sql;
+        assert!(
+            postgres.contains("< ($4, $5)") && postgres.ends_with("LIMIT $6"),
+            "{postgres}"
+        );
+    }
+}

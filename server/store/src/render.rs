@@ -1,0 +1,342 @@
+//! Operations as SQL: what a migration does to tables, as the statements that do it. No connection is needed, so that a
+//! step can be shown for either database before it runs.
+//!
+//! SQLite cannot change a column, so there the table is rebuilt: a new one is made, the rows are copied into it, the old
+//! one is dropped and the new one takes its name and indexes. That must run with foreign keys off (see
+//! [`needs_rebuild`]), or dropping the old table would take along every row that refers to it.
+//!
+//! SQLite also lets any value into any column. Checks on the columns make it as strict as Postgres is, so that a value
+//! that cannot be converted fails the step on both.
+
+use patchbay_plugin::migration::{Column, ColumnType, Operation, Table as Shape, Tables};
+use sea_query::{
+    ColumnDef, Expr, ExprTrait, ForeignKey, ForeignKeyAction, Func, Index, PostgresQueryBuilder,
+    Query, QueryStatementWriter, SchemaStatementBuilder, SqliteQueryBuilder, Table,
+};
+use serde_json::Value as Json;
+
+use crate::session::Dialect;
+
+/// What a table is called while it is rebuilt. No plugin's table can have that name, because of the space.
+const REBUILT: &str = "patchbay rebuild";
+
+/// The SQL of one operation, statement by statement. `tables` is what the plugin's tables are before it runs; an
+/// operation that does not apply to them gives what is left of it, which fails when it is run.
+pub fn render(operation: &Operation, tables: &Tables, dialect: Dialect) -> Vec<String> {
+    let renderer = Renderer { dialect };
+    let shape = tables.0.get(operation.table());
+    let name = || operation.table().as_str().to_owned();
+    match operation {
+        Operation::CreateTable { columns, .. } => vec![renderer.create(&name(), columns)],
+        Operation::DropTable { .. } => {
+            vec![renderer.schema(Table::drop().table(name()))]
+        }
+        Operation::AddColumn { column, .. } => {
+            let mut definition = renderer.column(column);
+            vec![renderer.schema(Table::alter().table(name()).add_column(&mut definition))]
+        }
+        Operation::RenameColumn { from, to, .. } => vec![
+            renderer.schema(
+                Table::alter()
+                    .table(name())
+                    .rename_column(from.clone(), to.clone()),
+            ),
+        ],
+        Operation::DropColumn { column, .. } => {
+            vec![renderer.schema(Table::alter().table(name()).drop_column(column.clone()))]
+        }
+        Operation::AlterColumn { column, .. } => {
+            let Some(shape) = shape else {
+                return Vec::new();
+            };
+            match dialect {
+                Dialect::Sqlite => renderer.rebuild(&name(), shape, column),
+                Dialect::Postgres => renderer.alter(&name(), shape, column),
+            }
+        }
+        Operation::CreateIndex {
+            name: index,
+            columns,
+            unique,
+            ..
+        } => vec![renderer.index(&name(), index, columns, *unique)],
+        Operation::DropIndex { name: index, .. } => {
+            let mut drop = Index::drop();
+            drop.name(index.clone());
+            // Postgres finds an index by its name alone; so does SQLite.
+            vec![renderer.schema(&drop)]
+        }
+        Operation::Update { set, matching, .. } => {
+            let kind = |column: &str| {
+                shape
+                    .and_then(|shape| shape.columns.get(column))
+                    .map_or(ColumnType::Text, |column| column.kind)
+            };
+            let mut query = Query::update();
+            query.table(name());
+            query.values(
+                set.iter()
+                    .map(|(column, value)| (column.clone(), literal(kind(column), value))),
+            );
+            for (column, value) in matching {
+                let cell = Expr::col(column.clone());
+                query.and_where(match value {
+                    Json::Null => cell.is_null(),
+                    value => cell.eq(literal(kind(column), value)),
+                });
+            }
+            vec![renderer.query(&query)]
+        }
+    }
+}
+
+/// Whether the operation rebuilds a table, and so must run in a transaction that was begun with foreign keys off.
+pub fn needs_rebuild(operation: &Operation, dialect: Dialect) -> bool {
+    dialect == Dialect::Sqlite && matches!(operation, Operation::AlterColumn { .. })
+}
+
+struct Renderer {
+    dialect: Dialect,
+}
+
+impl Renderer {
+    fn schema(&self, statement: &impl SchemaStatementBuilder) -> String {
+        match self.dialect {
+            Dialect::Sqlite => statement.build(SqliteQueryBuilder),
+            Dialect::Postgres => statement.build(PostgresQueryBuilder),
+        }
+    }
+
+    fn query(&self, statement: &impl QueryStatementWriter) -> String {
+        match self.dialect {
+            Dialect::Sqlite => statement.to_string(SqliteQueryBuilder),
+            Dialect::Postgres => statement.to_string(PostgresQueryBuilder),
+        }
+    }
+
+    fn create<'a>(&self, table: &str, columns: impl IntoIterator<Item = &'a Column>) -> String {
+        let mut create = Table::create();
+        create.table(table.to_owned());
+        for column in columns {
+            create.col(&mut self.column(column));
+            if let Some(reference) = &column.references {
+                let mut key = ForeignKey::create();
+                key.from(table.to_owned(), column.name.clone())
+                    .to(reference.table.clone(), reference.column.clone());
+                if reference.cascade {
+                    key.on_delete(ForeignKeyAction::Cascade);
+                }
+                create.foreign_key(&mut key);
+            }
+        }
+        self.schema(&create)
+    }
+
+    fn index(&self, table: &str, name: &str, columns: &[String], unique: bool) -> String {
+        let mut create = Index::create();
+        create.name(name.to_owned()).table(table.to_owned());
+        for column in columns {
+            create.col(column.clone());
+        }
+        if unique {
+            create.unique();
+        }
+        self.schema(&create)
+    }
+
+    fn column(&self, column: &Column) -> ColumnDef {
+        let mut definition = ColumnDef::new(column.name.clone());
+        definition.custom(self.type_of(column.kind));
+        if !column.nullable {
+            definition.not_null();
+        }
+        if column.primary_key {
+            definition.primary_key();
+        }
+        if let Some(default) = &column.default {
+            definition.default(literal(column.kind, default));
+        }
+        if self.dialect == Dialect::Sqlite
+            && let Some(check) = strict(column)
+        {
+            definition.check(check);
+        }
+        definition
+    }
+
+    fn type_of(&self, kind: ColumnType) -> &'static str {
+        match (self.dialect, kind) {
+            (_, ColumnType::Text) => "text",
+            (Dialect::Sqlite, ColumnType::Json | ColumnType::Uuid) => "text",
+            (_, ColumnType::Boolean) => "boolean",
+            (Dialect::Sqlite, ColumnType::Integer) => "integer",
+            (Dialect::Sqlite, ColumnType::Number) => "real",
+            (Dialect::Postgres, ColumnType::Integer) => "bigint",
+            (Dialect::Postgres, ColumnType::Number) => "double precision",
+            (Dialect::Postgres, ColumnType::Json) => "jsonb",
+            (Dialect::Postgres, ColumnType::Uuid) => "uuid",
+        }
+    }
+
+    /// Changes a column on SQLite.
+    fn rebuild(&self, table: &str, shape: &Shape, changed: &Column) -> Vec<String> {
+        let columns: Vec<&Column> = shape
+            .columns
+            .values()
+            .map(|column| match column.name == changed.name {
+                true => changed,
+                false => column,
+            })
+            .collect();
+        let mut copied = Query::select();
+        copied.from(table.to_owned());
+        for column in shape.columns.values() {
+            copied.expr(match column.name == changed.name {
+                true => sqlite_converted(column, changed),
+                false => Expr::col(column.name.clone()),
+            });
+        }
+        let mut copy = Query::insert();
+        copy.into_table(REBUILT)
+            .columns(shape.columns.keys().cloned());
+        // It cannot fail: both lists are the columns of the shape.
+        if copy.select_from(copied).is_err() {
+            return Vec::new();
+        }
+        let mut statements = vec![
+            self.create(REBUILT, columns),
+            self.query(&copy),
+            self.schema(Table::drop().table(table.to_owned())),
+            self.schema(Table::rename().table(REBUILT, table.to_owned())),
+        ];
+        for (name, (columns, unique)) in &shape.indexes {
+            statements.push(self.index(table, name, columns, *unique));
+        }
+        statements
+    }
+
+    /// Changes a column on Postgres.
+    fn alter(&self, table: &str, shape: &Shape, changed: &Column) -> Vec<String> {
+        let Some(old) = shape.columns.get(&changed.name) else {
+            return Vec::new();
+        };
+        let alter = |definition: &mut ColumnDef| {
+            self.schema(
+                Table::alter()
+                    .table(table.to_owned())
+                    .modify_column(definition),
+            )
+        };
+        let definition = || ColumnDef::new(changed.name.clone());
+        let mut statements = Vec::new();
+        if old.default.is_some() && (changed.default != old.default || changed.kind != old.kind) {
+            // The old default may not convert by itself, and sea-query has no statement for it.
+            statements.push(format!(
+                "ALTER TABLE \"{table}\" ALTER COLUMN \"{}\" DROP DEFAULT",
+                changed.name
+            ));
+        }
+        if changed.kind != old.kind {
+            statements.push(alter(
+                definition()
+                    .custom(self.type_of(changed.kind))
+                    .using(postgres_converted(old, changed, self.type_of(changed.kind))),
+            ));
+        }
+        if let Some(default) = &changed.default
+            && (changed.default != old.default || changed.kind != old.kind)
+        {
+            statements.push(alter(definition().default(literal(changed.kind, default))));
+        }
+        match (old.nullable, changed.nullable) {
+            (true, false) => {
+                if let Some(default) = &changed.default {
+                    let mut fill = Query::update();
+                    fill.table(table.to_owned())
+                        .value(changed.name.clone(), literal(changed.kind, default))
+                        .and_where(Expr::col(changed.name.clone()).is_null());
+                    statements.push(self.query(&fill));
+                }
+                statements.push(alter(definition().not_null()));
+            }
+            (false, true) => statements.push(alter(definition().null())),
+            _ => {}
+        }
+        statements
+    }
+}
+
+/// What SQLite must check so that a column holds only values of its type. Text needs none: the column's affinity makes
+/// text of any number.
+fn strict(column: &Column) -> Option<Expr> {
+    let cell = || Expr::col(column.name.clone());
+    let type_of = || Expr::from(Func::cust("typeof").arg(cell()));
+    match column.kind {
+        ColumnType::Integer => Some(type_of().is_in(["integer", "null"])),
+        ColumnType::Number => Some(type_of().is_in(["real", "null"])),
+        ColumnType::Boolean => Some(cell().is_in([0, 1])),
+        ColumnType::Json => Some(Func::cust("json_valid").arg(cell()).into()),
+        ColumnType::Text | ColumnType::Uuid => None,
+    }
+}
+
+/// The cell of a changed column on SQLite. What cannot be converted stays as it is, and the new column refuses it.
+fn sqlite_converted(old: &Column, new: &Column) -> Expr {
+    use ColumnType::{Boolean, Json, Text};
+    let cell = || Expr::col(old.name.clone());
+    let converted = match (old.kind, new.kind) {
+        (old, new) if old == new => cell(),
+        (Boolean, Text | Json) => Expr::case(cell().eq(1), "true")
+            .case(cell().eq(0), "false")
+            .into(),
+        (_, Boolean) => {
+            let lower = || Expr::from(Func::lower(cell()));
+            Expr::case(lower().eq("true"), 1)
+                .case(lower().eq("false"), 0)
+                .finally(cell())
+                .into()
+        }
+        (_, Text | Json) => cell().cast_as("text"),
+        _ => cell(),
+    };
+    match (&new.default, old.nullable && !new.nullable) {
+        (Some(default), true) => {
+            Func::coalesce([converted, Expr::val(literal_value(new.kind, default))]).into()
+        }
+        _ => converted,
+    }
+}
+
+/// The cell of a changed column on Postgres; what cannot be converted fails the statement.
+fn postgres_converted(old: &Column, new: &Column, wanted: &'static str) -> Expr {
+    use ColumnType::{Boolean, Integer, Json, Number, Text};
+    let cell = || Expr::col(old.name.clone());
+    match (old.kind, new.kind) {
+        (Boolean, Integer | Number) => cell().cast_as("integer").cast_as(wanted),
+        (Boolean | Integer | Number, Json) => Func::cust("to_jsonb").arg(cell()).into(),
+        (_, Text) => cell().cast_as("text"),
+        (Text, _) => cell().cast_as(wanted),
+        // By way of its text, because a direct cast rounds a float, and takes any number for a boolean.
+        _ => cell().cast_as("text").cast_as(wanted),
+    }
+}
+
+fn literal(kind: ColumnType, value: &Json) -> Expr {
+    Expr::val(literal_value(kind, value))
+}
+
+/// A value of JSON as a cell of that type. What does not fit goes in as it is, and the column refuses it.
+fn literal_value(kind: ColumnType, value: &Json) -> sea_query::Value {
+    use sea_query::Value;
+    match (kind, value) {
+        (ColumnType::Json, value) => Value::String(Some(value.to_string())),
+        (_, Json::Null) => Value::String(None),
+        (_, Json::Bool(value)) => Value::Bool(Some(*value)),
+        (ColumnType::Integer, Json::Number(number)) if number.is_i64() => {
+            Value::BigInt(number.as_i64())
+        }
+        (_, Json::Number(number)) => Value::Double(number.as_f64()),
+        (_, Json::String(text)) => Value::String(Some(text.clone())),
+        (_, other) => Value::String(Some(other.to_string())),
+    }
+}

@@ -1,0 +1,141 @@
+//! What the store is told.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::StoreError;
+
+/// Where the database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// `sqlite://PATH`: a file. A relative path starts from the working folder.
+    Sqlite(PathBuf),
+    /// `postgres://…`, as written.
+    Postgres(String),
+}
+
+impl DatabaseUrl {
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// [`StoreError::CannotOpen`] when it is none of the two kinds.
+    pub fn parse(text: &str) -> Result<DatabaseUrl, StoreError> {
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            if path.is_empty() || path == ":memory:" {
+                return Err(StoreError::CannotOpen(
+                    "the database URL sqlite:// names no file; write sqlite://data/patchbay.db"
+                        .to_owned(),
+                ));
+            }
+            return Ok(DatabaseUrl::Sqlite(PathBuf::from(path)));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(DatabaseUrl::Postgres(text.to_owned()));
+        }
+        let shown = text.split_once("://").map_or(text, |(scheme, _)| scheme);
+        Err(StoreError::CannotOpen(format!(
+            "the database URL {shown:?}… is of no known kind; write sqlite://PATH or postgres://…"
+        )))
+    }
+
+    /// The file, for SQLite.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            DatabaseUrl::Sqlite(path) => Some(path),
+            DatabaseUrl::Postgres(_) => None,
+        }
+    }
+}
+
+/// Without what a Postgres URL may hold of a password.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatabaseUrl::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            DatabaseUrl::Postgres(url) => {
+                let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                write!(
+                    f,
+                    "postgres://{}",
+                    host.split('?').next().unwrap_or_default()
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How much an acknowledged write survives, on SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Synchronous {
+    /// The kill of any process at any instant.
+    #[default]
+    Normal,
+    /// The loss of power too.
+    Full,
+}
+
+/// What the store is told when it is opened.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Where the database is.
+    pub url: DatabaseUrl,
+    /// What an acknowledged write survives.
+    pub synchronous: Synchronous,
+    /// How many connections read, each on a thread of its own; at least one.
+    pub readers: usize,
+    /// Whether to take the lock that keeps a second server away. Servers take it, command-line verbs do not.
+    pub server_lock: bool,
+    /// How long a statement waits for another process that holds the database.
+    pub busy_timeout: Duration,
+    /// The most pages of 4 KiB to which the file may grow; none for no limit.
+    pub page_limit: Option<u32>,
+}
+
+impl StoreSettings {
+    /// The settings of a server, but for the URL: normal durability, two readers, the lock, five seconds, no limit.
+    pub fn new(url: DatabaseUrl) -> StoreSettings {
+        StoreSettings {
+            url,
+            synchronous: Synchronous::Normal,
+            readers: 2,
+            server_lock: true,
+            busy_timeout: Duration::from_secs(5),
+            page_limit: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_parsed_and_shown_without_its_password() {
+        let parsed = DatabaseUrl::parse("sqlite://data/patchbay.db").expect("a URL");
+        assert_eq!(parsed.path(), Some(Path::new("data/patchbay.db")));
+        assert_eq!(
+            DatabaseUrl::parse("sqlite:///var/x.db")
+                .expect("a URL")
+                .path(),
+            Some(Path::new("/var/x.db"))
+        );
+        let postgres =
+            DatabaseUrl::parse("postgres://me:secret@host/db?sslmode=require").expect("a URL");
+        assert_eq!(
+            format!("{postgres} {postgres:?}"),
+            "postgres://host/db postgres://host/db"
+        );
+        for bad in ["sqlite://", "mysql://x:y@z", "data/patchbay.db"] {
+            let error = DatabaseUrl::parse(bad).expect_err(bad).to_string();
+            assert!(!error.contains("x:y"), "{error}");
+        }
+    }
+}

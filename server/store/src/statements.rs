@@ -1,0 +1,86 @@
+//! Every statement of the repository, built once when the store is opened.
+
+use sea_query::{Asterisk, Expr, ExprTrait, Func, Query};
+
+use crate::session::{Dialect, Statement, place};
+use crate::{catalogue, configuration, data_product, plugin};
+
+/// All of them, by the module that uses them.
+pub(crate) struct Statements {
+    pub(crate) dialect: Dialect,
+    pub(crate) catalogue: catalogue::Statements,
+    pub(crate) products: data_product::Statements,
+    pub(crate) plugins: plugin::Statements,
+    pub(crate) configurations: configuration::Statements,
+}
+
+impl Statements {
+    pub(crate) fn new(dialect: Dialect) -> Statements {
+        Statements {
+            dialect,
+            catalogue: catalogue::Statements::new(dialect),
+            products: data_product::Statements::new(dialect),
+            plugins: plugin::Statements::new(dialect),
+            configurations: configuration::Statements::new(dialect),
+        }
+    }
+}
+
+/// `INSERT INTO table (columns) VALUES (…)`
+pub(crate) fn insert(dialect: Dialect, table: &'static str, columns: &[&'static str]) -> Statement {
+    let mut query = Query::insert();
+    query.into_table(table).columns(columns.iter().copied());
+    query.values_panic(columns.iter().map(|_| place()));
+    Statement::new(dialect, &query)
+}
+
+/// `UPDATE table SET columns = … WHERE keys = …`
+pub(crate) fn update(
+    dialect: Dialect,
+    table: &'static str,
+    columns: &[&'static str],
+    keys: &[&'static str],
+) -> Statement {
+    let mut query = Query::update();
+    query.table(table);
+    query.values(columns.iter().map(|column| (*column, place())));
+    for key in keys {
+        query.and_where(Expr::col(*key).eq(place()));
+    }
+    Statement::new(dialect, &query)
+}
+
+/// `DELETE FROM table WHERE keys = …`
+pub(crate) fn delete(dialect: Dialect, table: &'static str, keys: &[&'static str]) -> Statement {
+    let mut query = Query::delete();
+    query.from_table(table);
+    for key in keys {
+        query.and_where(Expr::col(*key).eq(place()));
+    }
+    Statement::new(dialect, &query)
+}
+
+/// `SELECT columns FROM table WHERE keys = …`
+pub(crate) fn select(
+    dialect: Dialect,
+    table: &'static str,
+    columns: &[&'static str],
+    keys: &[&'static str],
+) -> Statement {
+    let mut query = Query::select();
+    query.columns(columns.iter().copied()).from(table);
+    for key in keys {
+        query.and_where(Expr::col(*key).eq(place()));
+    }
+    Statement::new(dialect, &query)
+}
+
+/// `SELECT count(*) FROM table WHERE keys = …`
+pub(crate) fn count(dialect: Dialect, table: &'static str, keys: &[&'static str]) -> Statement {
+    let mut query = Query::select();
+    query.expr(Func::count(Expr::col(Asterisk))).from(table);
+    for key in keys {
+        query.and_where(Expr::col(*key).eq(place()));
+    }
+    Statement::new(dialect, &query)
+}

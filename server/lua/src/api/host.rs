@@ -1,0 +1,171 @@
+//! Building the globals of one VM, and the host functions in Rust.
+
+use std::rc::Rc;
+
+use mlua::{Function, Lua, LuaString, Table, Value, Variadic};
+use patchbay_plugin::template::{Template, text_of};
+
+use super::arrange;
+use crate::log::PluginLog;
+use crate::require::Modules;
+use crate::running::Slot;
+use crate::values::{AnswerReader, Trail, kind};
+
+/// What the VM keeps of its API.
+pub(crate) struct HostApi {
+    /// Runs a plugin's files, then one of its hooks: `(main, hook, …arguments)`.
+    pub(crate) run: Function,
+    /// The metatable that marks what `patchbay.plugin` returned.
+    pub(crate) plugin_meta: Table,
+}
+
+/// The longest text that `patchbay.fill` makes and `patchbay.url_encode` takes, in bytes.
+const MAX_TEXT: usize = 1024 * 1024;
+
+/// Replaces the globals of a fresh VM by the API and locks them.
+pub(crate) fn install(
+    lua: &Lua,
+    slot: &Rc<Slot>,
+    modules: &Rc<Modules>,
+    log: &Rc<PluginLog>,
+) -> mlua::Result<HostApi> {
+    let host = lua.create_table()?;
+    host.raw_set("null", Value::NULL)?;
+    host.raw_set("log", log_function(lua, slot, log)?)?;
+    host.raw_set("loaded", loaded_function(lua, slot)?)?;
+    let (resolve, provide) = modules.functions(lua, slot)?;
+    host.raw_set("resolve", resolve)?;
+    host.raw_set("provide", provide)?;
+
+    let built: Table = lua
+        .load(include_str!("host.luau"))
+        .set_name("=[patchbay]")
+        .set_mode(mlua::chunk::ChunkMode::Text)
+        .call(host)?;
+    let api: Table = built.raw_get("api")?;
+    let globals_meta: Table = built.raw_get("globals_meta")?;
+
+    let rust = lua.create_table()?;
+    rust.raw_set("patchbay.fill", lua.create_function(fill)?)?;
+    rust.raw_set("patchbay.url_encode", lua.create_function(url_encode)?)?;
+    rust.raw_set("patchbay.null", Value::NULL)?;
+    rust.raw_set("patchbay.version", env!("CARGO_PKG_VERSION"))?;
+    rust.raw_set("_G", lua.globals())?;
+    arrange(lua, &api, &rust)?;
+
+    // Methods of texts, `text:rep(3)`, go through the string metatable, which still has Luau's own table.
+    if let Some(texts) = lua.type_metatable::<LuaString>() {
+        texts.raw_set("__index", lua.globals().raw_get::<Table>("string")?)?;
+        texts.raw_set("__metatable", "locked")?;
+        texts.set_readonly(true);
+    }
+    globals_meta.set_readonly(true);
+    let globals = lua.globals();
+    globals.set_metatable(Some(globals_meta))?;
+    globals.set_readonly(true);
+    // Nothing can change from here on, so that Luau may resolve `patchbay.field` once when it loads a file.
+    globals.set_safeenv(true);
+    Ok(HostApi {
+        run: built.raw_get("run")?,
+        plugin_meta: built.raw_get("plugin_meta")?,
+    })
+}
+
+fn log_function(lua: &Lua, slot: &Rc<Slot>, log: &Rc<PluginLog>) -> mlua::Result<Function> {
+    let (slot, log) = (slot.clone(), log.clone());
+    lua.create_function(move |_, (level, text): (LuaString, LuaString)| {
+        let running = slot.current();
+        // The top level runs before every call; what it has to say, it said when the plugin was loaded.
+        let again = running
+            .as_ref()
+            .is_some_and(|running| running.loading.get() && running.hook.is_some());
+        if !again {
+            let hook = running.and_then(|running| running.hook);
+            log.write(&level.as_bytes(), &text.as_bytes(), hook);
+        }
+        Ok(())
+    })
+}
+
+fn loaded_function(lua: &Lua, slot: &Rc<Slot>) -> mlua::Result<Function> {
+    let slot = slot.clone();
+    lua.create_function(move |_, ()| {
+        slot.loaded();
+        Ok(())
+    })
+}
+
+/// `patchbay.fill(template, values, more?)`
+fn fill(
+    _: &Lua,
+    (template, values, more): (LuaString, Table, Option<Table>),
+) -> mlua::Result<String> {
+    let mut reader = AnswerReader::default();
+    let Some(text) = reader.text(&template, &Trail::ROOT) else {
+        return Err(raised("patchbay.fill takes a template in UTF-8"));
+    };
+    let reader = std::cell::RefCell::new(reader);
+    let left = std::cell::Cell::new(MAX_TEXT.saturating_sub(text.len()));
+    let too_long = std::cell::Cell::new(false);
+    let filled = Template::parse(&text).fill(|name| {
+        if too_long.get() {
+            return None;
+        }
+        let value = std::iter::once(&values)
+            .chain(&more)
+            .map(|table| table.raw_get::<Value>(name).unwrap_or(Value::Nil))
+            .find(|value| !value.is_nil())?;
+        let mut reader = reader.borrow_mut();
+        let text = text_of(&reader.json(&value, None, &Trail::ROOT.key(name)))?;
+        match left.get().checked_sub(text.len()) {
+            Some(rest) => left.set(rest),
+            None => too_long.set(true),
+        }
+        Some(text)
+    });
+    if too_long.get() {
+        return Err(raised(format!(
+            "patchbay.fill makes at most {MAX_TEXT} bytes"
+        )));
+    }
+    if let Some(mistake) = reader.into_inner().into_mistakes().first() {
+        return Err(raised(format!("patchbay.fill: {mistake}")));
+    }
+    if !filled.missing.is_empty() {
+        return Err(raised(format!(
+            "patchbay.fill: the template {text:?} asks for {}, which has no value",
+            filled.missing.join(", ")
+        )));
+    }
+    Ok(filled.text)
+}
+
+/// `patchbay.url_encode(text)`
+fn url_encode(_: &Lua, arguments: Variadic<Value>) -> mlua::Result<String> {
+    let Some(Value::String(text)) = arguments.first() else {
+        return Err(raised(format!(
+            "patchbay.url_encode takes a text, not {}",
+            arguments.first().map_or("nothing", kind)
+        )));
+    };
+    let bytes = text.as_bytes();
+    if bytes.len() > MAX_TEXT {
+        return Err(raised(format!(
+            "patchbay.url_encode takes at most {MAX_TEXT} bytes"
+        )));
+    }
+    let mut encoded = String::with_capacity(bytes.len());
+    for byte in bytes.iter() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            encoded.push(char::from(*byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Ok(encoded)
+}
+
+/// An error for the plugin's author.
+pub(crate) fn raised(message: impl Into<String>) -> mlua::Error {
+    mlua::Error::RuntimeError(message.into())
+}

@@ -1,0 +1,271 @@
+//! Each hook: what it is given, and what its answer must be.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mlua::Value;
+use patchbay_plugin::Map;
+use patchbay_plugin::form::read_form;
+use patchbay_plugin::name::nearest;
+use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
+
+use crate::call::{CatalogueReader, Form, HookCall, RenderCall};
+use crate::db::is_not_configured;
+use crate::error::FieldError;
+use crate::running::Running;
+use crate::values::{AnswerReader, Trail, kind};
+use crate::vm::{Facts, Stop, Vm};
+
+/// Why a hook gave no answer, before it is put into words.
+pub(crate) enum Failure {
+    /// Its code stopped.
+    Stopped(Stop),
+    /// What it returned is no answer.
+    Nonsense(Vec<Mistake>),
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Failure {
+        Failure::Stopped(stop)
+    }
+}
+
+/// What `url` answered.
+pub(crate) enum Link {
+    /// The link.
+    To(String),
+    /// Something is not there.
+    NotFound(String),
+    /// The request lacks something.
+    BadRequest(String),
+}
+
+impl Vm {
+    /// `ui_metadata(db)`
+    pub(crate) async fn form(&self, running: &Rc<Running>, facts: &Facts) -> Result<Form, Failure> {
+        let db = self.guard(running, || self.db(running, facts))?;
+        let answer = match self.call(running, "ui_metadata", db).await {
+            Ok((answer, _)) => answer,
+            Err(Stop::Raised(error)) if is_not_configured(&error) => {
+                return Ok(Form {
+                    not_configured: true,
+                    elements: Vec::new(),
+                    reads: running.reads.get(),
+                });
+            }
+            Err(stop) => return Err(stop.into()),
+        };
+        let term = read(|reader| Some(reader.term(&answer, &Trail::ROOT)))?;
+        let elements = read_form(term, &facts.definition.fields).map_err(Failure::Nonsense)?;
+        Ok(Form {
+            not_configured: false,
+            elements,
+            reads: running.reads.get(),
+        })
+    }
+
+    /// `normalize(configuration, context, db)`
+    pub(crate) async fn normalize(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        call: &HookCall,
+    ) -> Result<Result<Map, Vec<FieldError>>, Failure> {
+        let arguments = self.guard(running, || self.hook_arguments(running, facts, call))?;
+        let (answer, errors) = self.call(running, "normalize", arguments).await?;
+        if answer.is_nil() && !errors.is_nil() {
+            let errors = field_errors(&errors, facts)?;
+            if !errors.is_empty() {
+                return Ok(Err(errors));
+            }
+        }
+        read(|reader| reader.configuration(&answer, &call.values)).map(Ok)
+    }
+
+    /// `validate(configuration, context, db)`
+    pub(crate) async fn validate(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        call: &HookCall,
+    ) -> Result<Vec<FieldError>, Failure> {
+        let arguments = self.guard(running, || self.hook_arguments(running, facts, call))?;
+        let (answer, _) = self.call(running, "validate", arguments).await?;
+        field_errors(&answer, facts)
+    }
+
+    /// `render(configuration, filled, context)`
+    pub(crate) async fn render(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        call: &RenderCall,
+    ) -> Result<String, Failure> {
+        let arguments = self.guard(running, || {
+            let values = self.configuration(&call.values)?;
+            let filled = Value::String(self.lua.create_string(&call.filled)?);
+            Ok((values, filled, self.context(&call.context, facts)?))
+        })?;
+        let (answer, _) = self.call(running, "render", arguments).await?;
+        text(&answer, "the finished text")
+    }
+
+    /// `url(context, db)`
+    pub(crate) async fn url(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        call: &HookCall,
+    ) -> Result<Link, Failure> {
+        const EXPECTED: &str =
+            "a link (a text), or nil and patchbay.not_found \"…\" or patchbay.bad_request \"…\"";
+        let arguments = self.guard(running, || {
+            let context = self.context(&call.context, facts)?;
+            Ok((context, self.db(running, facts)?))
+        })?;
+        let (answer, refusal) = self.call(running, "url", arguments).await?;
+        if !answer.is_nil() {
+            return text(&answer, EXPECTED).map(Link::To);
+        }
+        let refused = read(|reader| Some(reader.term(&refusal, &Trail::ROOT)))?;
+        let found = refused.kind();
+        if let Term::Table(entries) = refused
+            && let [(_, Term::String(kind)), (_, Term::String(message))] = entries.as_slice()
+        {
+            match kind.as_str() {
+                "not_found" => return Ok(Link::NotFound(message.clone())),
+                "bad_request" => return Ok(Link::BadRequest(message.clone())),
+                _ => {}
+            }
+        }
+        Err(nonsense(EXPECTED, &format!("nil and {found}")))
+    }
+
+    fn hook_arguments(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        call: &HookCall,
+    ) -> mlua::Result<(Value, Value, Value)> {
+        Ok((
+            self.configuration(&call.values)?,
+            self.context(&call.context, facts)?,
+            self.db(running, facts)?,
+        ))
+    }
+
+    fn guard<T>(
+        &self,
+        running: &Running,
+        build: impl FnOnce() -> mlua::Result<T>,
+    ) -> Result<T, Stop> {
+        build().map_err(|error| Stop::of(error, running))
+    }
+}
+
+/// The reader that a hook's call brings; `render` has none.
+pub(crate) fn reader_of(call: &HookCall) -> Option<Arc<dyn CatalogueReader>> {
+    Some(call.reader.clone())
+}
+
+fn read<T>(take: impl FnOnce(&mut AnswerReader) -> Option<T>) -> Result<T, Failure> {
+    let mut reader = AnswerReader::default();
+    let taken = take(&mut reader);
+    let mistakes = reader.into_mistakes();
+    match taken {
+        Some(value) if mistakes.is_empty() => Ok(value),
+        _ => Err(Failure::Nonsense(mistakes)),
+    }
+}
+
+fn nonsense(expected: &str, found: &str) -> Failure {
+    Failure::Nonsense(vec![Mistake {
+        path: Path::default(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+        help: None,
+        at_key: false,
+    }])
+}
+
+fn text(answer: &Value, expected: &str) -> Result<String, Failure> {
+    match answer {
+        Value::String(text) => read(|reader| reader.text(text, &Trail::ROOT)),
+        other => Err(nonsense(expected, kind(other))),
+    }
+}
+
+/// Reads errors: nothing, a text, one error, or a list of these.
+fn field_errors(answer: &Value, facts: &Facts) -> Result<Vec<FieldError>, Failure> {
+    const EXPECTED: &str =
+        "a list of errors, such as { { field = \"database\", message = \"…\" } }, or nothing";
+    let term = read(|reader| Some(reader.term(answer, &Trail::ROOT)))?;
+    let mut mistakes = Mistakes::default();
+    let mut errors = Vec::new();
+    match term {
+        Term::Nil | Term::Null => {}
+        Term::List(items) => {
+            for (place, item) in items.into_iter().enumerate() {
+                let path = Path::default().index(place + 1);
+                errors.extend(field_error(item, path, facts, &mut mistakes));
+            }
+        }
+        one @ (Term::String(_) | Term::Table(_)) => {
+            errors.extend(field_error(one, Path::default(), facts, &mut mistakes));
+        }
+        other => mistakes.add(Path::default(), EXPECTED, other.found()),
+    }
+    mistakes
+        .into_result(Some(errors))
+        .map_err(Failure::Nonsense)
+}
+
+fn field_error(
+    term: Term,
+    path: Path,
+    facts: &Facts,
+    mistakes: &mut Mistakes,
+) -> Option<FieldError> {
+    if let Term::String(message) = term {
+        return Some(FieldError {
+            field: None,
+            message,
+        });
+    }
+    let mut table = TableReader::open(
+        term,
+        path,
+        "an error: { field = \"…\", message = \"…\" }, or a text",
+        mistakes,
+    )?;
+    let field = table.string("field", mistakes);
+    let message = table.required_string("message", mistakes);
+    let field_path = table.path_of("field");
+    table.finish(mistakes);
+    if let Some(field) = &field {
+        let names = || {
+            facts
+                .definition
+                .fields
+                .iter()
+                .map(|known| known.name.as_str())
+        };
+        if !names().any(|known| known == field) {
+            let found = format!("{field:?}");
+            const EXPECTED: &str = "the name of one of the plugin's fields";
+            match nearest(field, names()) {
+                Some(near) => mistakes.add_with_help(
+                    field_path,
+                    EXPECTED,
+                    found,
+                    format!("did you mean `{near}`?"),
+                ),
+                None => mistakes.add(field_path, EXPECTED, found),
+            }
+        }
+    }
+    Some(FieldError {
+        field,
+        message: message?,
+    })
+}

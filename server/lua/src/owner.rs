@@ -1,0 +1,384 @@
+//! The one task that owns a plugin's VM and polls all its calls.
+//!
+//! Polling a VM from several tasks contends on its lock and stalls the workers; so all calls of a plugin are polled
+//! here, side by side, and everyone else only sends them.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+
+use crate::error::{HookError, Report, Stage};
+use crate::explain::explain;
+use crate::hooks::{Failure, reader_of};
+use crate::load::{self, over_memory, over_time};
+use crate::log::PluginLog;
+use crate::queue::{Call, Next, Refused, Reply, Request, Shared, lock};
+use crate::running::{Over, Running};
+use crate::thread::Local;
+use crate::vm::{Facts, Stop, Vm};
+
+/// How many calls of one plugin run side by side; the rest wait.
+const RUNNING: usize = 64;
+/// How many calls an owner finishes before other plugins of its thread get a turn.
+const TURN: usize = 32;
+
+/// What became of one call.
+struct Ended {
+    call: Arc<Call>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// Its answer.
+    Answer(Reply),
+    /// It ran into a limit, and the VM goes with it.
+    Spoilt(Spoilt),
+}
+
+#[derive(Clone)]
+struct Spoilt {
+    error: HookError,
+    /// Whether another call may be the one that is to blame.
+    doubtful: bool,
+}
+
+/// Owns `shared` until the plugin is closed or given to another owner.
+pub(crate) async fn own(shared: Arc<Shared>, owner: u64, local: Rc<Local>) {
+    let mut state = Owner {
+        log: PluginLog::new(shared.source.shown(&shared.source.entry)),
+        shared,
+        owner,
+        local,
+        vm: None,
+        running: FuturesUnordered::new(),
+        alone: false,
+        used: Instant::now(),
+        idle: None,
+    };
+    poll_fn(|context| state.poll(context)).await;
+    state.drop_vm();
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    owner: u64,
+    local: Rc<Local>,
+    log: Rc<PluginLog>,
+    vm: Option<Rc<Vm>>,
+    running: FuturesUnordered<LocalBoxFuture<'static, Ended>>,
+    /// Whether the call that runs must have the VM for itself.
+    alone: bool,
+    used: Instant,
+    idle: Option<LocalBoxFuture<'static, ()>>,
+}
+
+impl Owner {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut finished = 0;
+        loop {
+            while self.running.len() < RUNNING {
+                match self
+                    .shared
+                    .next(self.owner, self.running.len(), self.alone, context.waker())
+                {
+                    Next::Call(call) => self.start(call),
+                    Next::Nothing => break,
+                    Next::Over => return Poll::Ready(()),
+                }
+            }
+            match self.running.poll_next_unpin(context) {
+                Poll::Ready(Some(ended)) => self.end(ended),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+            finished += 1;
+            if finished >= TURN {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        if self.running.is_empty() {
+            self.rest(context);
+        }
+        Poll::Pending
+    }
+
+    /// Drops the VM once it has been idle long enough, or at once when too many are kept.
+    fn rest(&mut self, context: &mut Context<'_>) {
+        loop {
+            if self.vm.is_none() {
+                self.idle = None;
+                return;
+            }
+            let left = self.shared.limits.idle.saturating_sub(self.used.elapsed());
+            if left.is_zero() || self.local.has_too_many_vms() {
+                self.drop_vm();
+                continue;
+            }
+            let idle = self
+                .idle
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            match idle.as_mut().poll(context) {
+                Poll::Ready(()) => self.idle = None,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn drop_vm(&mut self) {
+        self.running.clear();
+        if self.vm.take().is_some() {
+            self.local.vm_dropped();
+        }
+    }
+
+    fn start(&mut self, call: Arc<Call>) {
+        self.alone = call.alone.load(Ordering::Relaxed);
+        let vm = match &self.vm {
+            Some(vm) => vm.clone(),
+            None => {
+                // Compiling cannot be interrupted, so the watchdog looks at it too.
+                let built = self.local.pulse.watched(&self.shared, &call, || {
+                    load::build(&self.shared.source, &self.shared.limits, &self.log)
+                });
+                match built {
+                    Ok(vm) => {
+                        self.local.vm_built();
+                        self.vm = Some(vm.clone());
+                        vm
+                    }
+                    Err(report) => {
+                        let reply = match call.request {
+                            Request::Load => Reply::Loaded(Err(vec![report.into()])),
+                            _ => Reply::Refused(Refused::Error(HookError::Raised(report))),
+                        };
+                        self.shared.done(self.owner, &call);
+                        call.answer(reply);
+                        self.alone = false;
+                        return;
+                    }
+                }
+            }
+        };
+        if let Some(facts) = self.shared.facts.get() {
+            self.log.rename(facts.definition.name.as_str());
+        }
+        let run = run(vm, self.shared.clone(), self.local.clone(), call);
+        self.running.push(Box::pin(run));
+    }
+
+    fn end(&mut self, ended: Ended) {
+        let Ended { call, outcome } = ended;
+        self.alone = false;
+        self.used = Instant::now();
+        match outcome {
+            Outcome::Answer(reply) => {
+                self.shared.done(self.owner, &call);
+                call.answer(reply);
+            }
+            Outcome::Spoilt(spoilt) => {
+                let shared_vm = !self.running.is_empty();
+                self.drop_vm();
+                if spoilt.doubtful && shared_vm {
+                    // Who is to blame shows when each runs alone.
+                    self.shared.retry_running(self.owner);
+                    return;
+                }
+                self.shared.done(self.owner, &call);
+                self.shared.retry_running(self.owner);
+                self.refuse(&call, spoilt.error);
+            }
+        }
+    }
+
+    /// Answers a call whose VM is gone. One that asks for many goes on after the one that failed.
+    fn refuse(&self, call: &Arc<Call>, error: HookError) {
+        let Request::Render(items) = &call.request else {
+            call.answer(Reply::Refused(Refused::Error(error)));
+            return;
+        };
+        let mut rendered = lock(&call.rendered);
+        rendered.push(Err(Refused::Error(error.clone())));
+        let late = call.since.elapsed() > self.shared.limits.wall;
+        if late || rendered.len() >= items.len() {
+            while rendered.len() < items.len() {
+                rendered.push(Err(Refused::Error(error.clone())));
+            }
+            call.answer(Reply::Rendered(std::mem::take(&mut *rendered)));
+            return;
+        }
+        drop(rendered);
+        self.shared.again(self.owner, call);
+    }
+}
+
+/// Runs one call to its end.
+async fn run(vm: Rc<Vm>, shared: Arc<Shared>, local: Rc<Local>, call: Arc<Call>) -> Ended {
+    let outcome = match (&call.request, shared.facts.get()) {
+        (Request::Load, _) => load_plugin(&vm, &shared, &local, &call).await,
+        (_, None) => Outcome::Answer(Reply::Refused(Refused::Error(HookError::Closed))),
+        (Request::Render(_), Some(facts)) => render(&vm, &shared, &local, &call, facts).await,
+        (_, Some(facts)) => call_hook(&vm, &shared, &local, &call, facts).await,
+    };
+    Ended { call, outcome }
+}
+
+async fn load_plugin(
+    vm: &Rc<Vm>,
+    shared: &Arc<Shared>,
+    local: &Rc<Local>,
+    call: &Arc<Call>,
+) -> Outcome {
+    let running = vm.begin(None, None);
+    let opened = timed(vm, shared, local, call, &running, async {
+        load::open(vm, &running, &shared.source).await
+    })
+    .await;
+    running.end();
+    Outcome::Answer(match opened {
+        Some(opened) => Reply::Loaded(opened),
+        None => Reply::Loaded(Err(vec![
+            Report::new(Stage::Load, over_time(Over::Wall, &shared.limits))
+                .in_file(shared.source.shown(&shared.source.entry))
+                .into(),
+        ])),
+    })
+}
+
+async fn call_hook(
+    vm: &Rc<Vm>,
+    shared: &Arc<Shared>,
+    local: &Rc<Local>,
+    call: &Arc<Call>,
+    facts: &Facts,
+) -> Outcome {
+    let reader = match &call.request {
+        Request::Form(reader) => Some(reader.clone()),
+        Request::Normalize(hook) | Request::Validate(hook) | Request::Url(hook) => reader_of(hook),
+        Request::Load | Request::Render(_) => None,
+    };
+    let running = vm.begin(call.request.hook(), reader);
+    let answered = timed(vm, shared, local, call, &running, async {
+        Ok(match &call.request {
+            Request::Form(_) => Reply::Form(vm.form(&running, facts).await?),
+            Request::Normalize(hook) => {
+                Reply::Normalized(vm.normalize(&running, facts, hook).await?)
+            }
+            Request::Validate(hook) => Reply::Validated(vm.validate(&running, facts, hook).await?),
+            Request::Url(hook) => Reply::Link(vm.url(&running, facts, hook).await?),
+            Request::Load | Request::Render(_) => Reply::Refused(Refused::Error(HookError::Closed)),
+        })
+    })
+    .await;
+    running.end();
+    match answered.unwrap_or(Err(Failure::Stopped(Stop::Over(Over::Wall)))) {
+        Ok(reply) => Outcome::Answer(reply),
+        Err(failure) => match refusal(failure, &running, shared) {
+            Ok(refused) => Outcome::Answer(Reply::Refused(refused)),
+            Err(spoilt) => Outcome::Spoilt(spoilt),
+        },
+    }
+}
+
+async fn render(
+    vm: &Rc<Vm>,
+    shared: &Arc<Shared>,
+    local: &Rc<Local>,
+    call: &Arc<Call>,
+    facts: &Facts,
+) -> Outcome {
+    let Request::Render(items) = &call.request else {
+        return Outcome::Answer(Reply::Rendered(Vec::new()));
+    };
+    let from = lock(&call.rendered).len();
+    for item in items.iter().skip(from) {
+        let running = vm.begin(Some("render"), None);
+        let rendered = timed(vm, shared, local, call, &running, async {
+            vm.render(&running, facts, item).await
+        })
+        .await;
+        running.end();
+        let rendered = match rendered.unwrap_or(Err(Failure::Stopped(Stop::Over(Over::Wall)))) {
+            Ok(text) => Ok(text),
+            Err(failure) => match refusal(failure, &running, shared) {
+                Ok(refused) => Err(refused),
+                Err(spoilt) => return Outcome::Spoilt(spoilt),
+            },
+        };
+        lock(&call.rendered).push(rendered);
+    }
+    Outcome::Answer(Reply::Rendered(std::mem::take(&mut *lock(&call.rendered))))
+}
+
+/// What a failure means: an answer, or the end of the VM.
+fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refused, Spoilt> {
+    let source = &shared.source;
+    let limits = &shared.limits;
+    let report = |message: String| {
+        let (file, line) = running.place().unzip();
+        Report::new(Stage::Hook, message)
+            .in_file(file.unwrap_or_else(|| source.shown(&source.entry)))
+            .at_line(line)
+            .in_hook(running.hook)
+    };
+    match failure {
+        Failure::Nonsense(mistakes) => Ok(Refused::Nonsense(mistakes)),
+        Failure::Stopped(Stop::Raised(error)) => {
+            let explained = explain(&error, source);
+            Ok(Refused::Error(HookError::Raised(
+                Report::new(Stage::Hook, explained.message)
+                    .in_file(
+                        explained
+                            .file
+                            .unwrap_or_else(|| source.shown(&source.entry)),
+                    )
+                    .at_line(explained.line)
+                    .in_hook(running.hook),
+            )))
+        }
+        // A call that waited too long leaves the VM as it was.
+        Failure::Stopped(Stop::Over(Over::Wall)) => Ok(Refused::Error(HookError::Deadline(
+            report(over_time(Over::Wall, limits)),
+        ))),
+        Failure::Stopped(Stop::Over(over)) => Err(Spoilt {
+            error: HookError::Deadline(report(over_time(over, limits))),
+            doubtful: false,
+        }),
+        Failure::Stopped(Stop::Memory) => Err(Spoilt {
+            error: HookError::Memory(report(over_memory(limits))),
+            doubtful: true,
+        }),
+    }
+}
+
+/// Polls a call under its deadline, its wall clock and the watchdog's eyes. None when the wall clock ran out.
+async fn timed<T>(
+    vm: &Rc<Vm>,
+    shared: &Arc<Shared>,
+    local: &Rc<Local>,
+    call: &Arc<Call>,
+    running: &Rc<Running>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let mut wall: Option<LocalBoxFuture<'static, ()>> = None;
+    poll_fn(|context| {
+        let polled = local.pulse.watched(shared, call, || {
+            vm.slot.run(running, || future.as_mut().poll(context))
+        });
+        if let Poll::Ready(value) = polled {
+            return Poll::Ready(Some(value));
+        }
+        // Most calls never wait, and pay for no timer.
+        let wall = wall.get_or_insert_with(|| Box::pin(tokio::time::sleep(shared.limits.wall)));
+        wall.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,192 @@
+//! The handle on one loaded version of a plugin.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use patchbay_plugin::Map;
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::form::derived_form;
+use patchbay_plugin::term::Mistake;
+
+use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
+use crate::error::{FieldError, HookError, NormalizeError, UrlError};
+use crate::hooks::Link;
+use crate::positions::place_answer;
+use crate::queue::{Refused, Reply, Request, Shared};
+use crate::sandbox::Threads;
+use crate::vm::Facts;
+
+/// One loaded version of a plugin. A cheap handle: when the last clone is dropped, its VM goes too.
+///
+/// A hook that a plugin does not have is answered here, without Lua.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    libs: OnceLock<BTreeSet<String>>,
+    /// Keeps the Lua threads running.
+    _threads: Arc<Threads>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Plugin {
+    pub(crate) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> Plugin {
+        Plugin {
+            inner: Arc::new(Inner {
+                shared,
+                libs: OnceLock::new(),
+                _threads: threads,
+            }),
+        }
+    }
+
+    pub(crate) fn loaded(&self, facts: Facts, libs: BTreeSet<String>) {
+        let _ = self.inner.shared.facts.set(facts);
+        let _ = self.inner.libs.set(libs);
+    }
+
+    fn facts(&self) -> &Facts {
+        match self.inner.shared.facts.get() {
+            Some(facts) => facts,
+            None => unreachable!("a plugin is handed out once it is loaded"),
+        }
+    }
+
+    /// What the plugin is.
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.facts().definition
+    }
+
+    /// The shared modules it was made from, by their keys in [`crate::Source::libs`]: when one of them changes, the plugin
+    /// is to be loaded again.
+    pub fn required_libs(&self) -> &BTreeSet<String> {
+        self.inner.libs.get_or_init(BTreeSet::new)
+    }
+
+    /// Its form. Without the hook it is derived from the fields.
+    ///
+    /// # Errors
+    /// The hook failed.
+    pub async fn ui_metadata(&self, reader: Arc<dyn CatalogueReader>) -> Result<Form, HookError> {
+        if !self.definition().hooks.ui_metadata {
+            return Ok(Form {
+                not_configured: false,
+                elements: derived_form(&self.definition().fields),
+                reads: Reads::default(),
+            });
+        }
+        match self.inner.shared.ask(Request::Form(reader)).await {
+            Reply::Form(form) => Ok(form),
+            other => Err(self.refusal("ui_metadata", other).await),
+        }
+    }
+
+    /// The values as they are to be stored. Without the hook they are as they were. What comes back is plain data, but
+    /// not yet checked against the fields.
+    ///
+    /// # Errors
+    /// The hook rejected the configuration, or failed.
+    pub async fn normalize(&self, call: HookCall) -> Result<Map, NormalizeError> {
+        if !self.definition().hooks.normalize {
+            return Ok(call.values);
+        }
+        match self.inner.shared.ask(Request::Normalize(call)).await {
+            Reply::Normalized(Ok(values)) => Ok(values),
+            Reply::Normalized(Err(errors)) => Err(NormalizeError::Rejected(errors)),
+            other => Err(self.refusal("normalize", other).await.into()),
+        }
+    }
+
+    /// What is wrong with a configuration by the plugin's own rules; nothing without the hook.
+    ///
+    /// # Errors
+    /// The hook failed.
+    pub async fn validate(&self, call: HookCall) -> Result<Vec<FieldError>, HookError> {
+        if !self.definition().hooks.validate {
+            return Ok(Vec::new());
+        }
+        match self.inner.shared.ask(Request::Validate(call)).await {
+            Reply::Validated(errors) => Ok(errors),
+            other => Err(self.refusal("validate", other).await),
+        }
+    }
+
+    /// Filled templates, finished. Each is a call of its own, with its own deadline, but all go in one hop. Without the
+    /// hook each is `filled` as it was.
+    pub async fn render(&self, calls: Vec<RenderCall>) -> Vec<Result<String, HookError>> {
+        if !self.definition().hooks.render {
+            return calls.into_iter().map(|call| Ok(call.filled)).collect();
+        }
+        let wanted = calls.len();
+        if wanted == 0 {
+            return Vec::new();
+        }
+        match self.inner.shared.ask(Request::Render(calls)).await {
+            Reply::Rendered(rendered) => {
+                let mut answers = Vec::with_capacity(rendered.len());
+                for one in rendered {
+                    answers.push(match one {
+                        Ok(text) => Ok(text),
+                        Err(refused) => Err(self.refused("render", refused).await),
+                    });
+                }
+                answers
+            }
+            other => {
+                let error = self.refusal("render", other).await;
+                vec![Err(error); wanted]
+            }
+        }
+    }
+
+    /// The link.
+    ///
+    /// # Errors
+    /// The plugin has no such hook, the hook refused, or it failed.
+    pub async fn url(&self, call: HookCall) -> Result<String, UrlError> {
+        if !self.definition().hooks.url {
+            return Err(UrlError::Missing);
+        }
+        match self.inner.shared.ask(Request::Url(call)).await {
+            Reply::Link(Link::To(url)) => Ok(url),
+            Reply::Link(Link::NotFound(message)) => Err(UrlError::NotFound(message)),
+            Reply::Link(Link::BadRequest(message)) => Err(UrlError::BadRequest(message)),
+            other => Err(self.refusal("url", other).await.into()),
+        }
+    }
+
+    async fn refusal(&self, hook: &'static str, reply: Reply) -> HookError {
+        match reply {
+            Reply::Refused(refused) => self.refused(hook, refused).await,
+            _ => unreachable!("a call is answered as what it asked"),
+        }
+    }
+
+    async fn refused(&self, hook: &'static str, refused: Refused) -> HookError {
+        match refused {
+            Refused::Error(error) => error,
+            Refused::Nonsense(mistakes) => self.nonsense(hook, mistakes).await,
+        }
+    }
+
+    async fn nonsense(&self, hook: &'static str, mistakes: Vec<Mistake>) -> HookError {
+        HookError::Nonsense(place_answer(hook, mistakes, &self.inner.shared.source).await)
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.definition().name)
+            .field("version", &self.definition().version)
+            .finish()
+    }
+}

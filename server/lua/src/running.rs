@@ -1,0 +1,217 @@
+//! The call that is running: its time, its memory, and what it may still do.
+//!
+//! Many calls share a VM, so the interrupt must know whose time it is. A slot names the running call; it is set before
+//! each poll of a call and cleared after it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::c_void;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mlua::{Lua, Value, VmState};
+use patchbay_plugin::catalogue::Catalogue;
+
+use crate::call::{CatalogueReader, Reads};
+use crate::limits::Limits;
+
+/// Which limit a call ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Its running time at the top level of the files.
+    Load,
+    /// Its running time in the hook.
+    Deadline,
+    /// The time on the clock.
+    Wall,
+}
+
+/// One call, as the host functions see it.
+pub(crate) struct Running {
+    /// The hook that is called; none while a plugin is loaded.
+    pub(crate) hook: Option<&'static str>,
+    /// Through which `db` reads; none for the hooks that get no `db`.
+    pub(crate) reader: Option<Arc<dyn CatalogueReader>>,
+    catalogue: OnceCell<Arc<Catalogue>>,
+    /// What it read.
+    pub(crate) reads: Cell<Reads>,
+    /// Whether the top level of the files is running, where `require` works.
+    pub(crate) loading: Cell<bool>,
+    /// Whether it is over. What is bound to a call answers nothing from then on.
+    pub(crate) ended: Cell<bool>,
+    /// The limit it ran into.
+    pub(crate) over: Cell<Option<Over>>,
+    /// Where it was when it ran into that.
+    place: RefCell<Option<(String, u32)>>,
+    /// The modules it has required, in order; each call has its own.
+    pub(crate) modules: RefCell<Vec<(String, Module)>>,
+    /// The coroutine in which the hook runs. Only there may the interrupt yield.
+    thread: Cell<*const c_void>,
+    spent: Cell<Duration>,
+    limit: Cell<Duration>,
+    since: Cell<Instant>,
+}
+
+/// A required module.
+pub(crate) enum Module {
+    /// It is being run; requiring it again is a cycle.
+    Opening,
+    /// What it returned.
+    Ready(Value),
+}
+
+impl Running {
+    pub(crate) fn new(
+        hook: Option<&'static str>,
+        reader: Option<Arc<dyn CatalogueReader>>,
+        limits: &Limits,
+    ) -> Rc<Running> {
+        Rc::new(Running {
+            hook,
+            reader,
+            catalogue: OnceCell::new(),
+            reads: Cell::default(),
+            loading: Cell::new(true),
+            ended: Cell::new(false),
+            over: Cell::new(None),
+            place: RefCell::new(None),
+            modules: RefCell::default(),
+            thread: Cell::new(std::ptr::null()),
+            spent: Cell::new(Duration::ZERO),
+            limit: Cell::new(limits.load_deadline),
+            since: Cell::new(Instant::now()),
+        })
+    }
+
+    /// The catalogue, the same one for the whole call.
+    pub(crate) fn catalogue(&self) -> Option<&Arc<Catalogue>> {
+        let reader = self.reader.as_ref()?;
+        let mut reads = self.reads.get();
+        reads.catalogue = true;
+        self.reads.set(reads);
+        Some(self.catalogue.get_or_init(|| reader.catalogue()))
+    }
+
+    /// Names the coroutine in which the hook runs.
+    pub(crate) fn runs_in(&self, thread: &mlua::Thread) {
+        self.thread.set(thread.to_pointer());
+    }
+
+    /// Whether the hook's own coroutine is the one that runs now.
+    pub(crate) fn is_in_own_thread(&self, lua: &Lua) -> bool {
+        lua.current_thread().to_pointer() == self.thread.get()
+    }
+
+    /// Where it was when it ran into a limit: the file, as messages name it, and the line.
+    pub(crate) fn place(&self) -> Option<(String, u32)> {
+        self.place.borrow().clone()
+    }
+
+    /// The top level is done: from here on the hook's own deadline counts.
+    pub(crate) fn loaded(&self, limits: &Limits) {
+        self.loading.set(false);
+        let spent = self.spent.get() + self.since.get().elapsed();
+        self.limit.set(spent + limits.deadline);
+    }
+
+    /// Ends the call for everything that is bound to it.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        // The modules hold on to the VM's values, and closures in the VM hold on to this.
+        self.modules.borrow_mut().clear();
+    }
+}
+
+/// Names the call that is running, for the interrupt and the host functions of one VM.
+pub(crate) struct Slot {
+    current: RefCell<Option<Rc<Running>>>,
+    /// The use of memory at which the interrupt collects garbage.
+    collect_at: Cell<usize>,
+    limits: Limits,
+}
+
+impl Slot {
+    pub(crate) fn new(limits: Limits) -> Rc<Slot> {
+        Rc::new(Slot {
+            current: RefCell::new(None),
+            collect_at: Cell::new(limits.memory / 2),
+            limits,
+        })
+    }
+
+    /// The call that is running.
+    pub(crate) fn current(&self) -> Option<Rc<Running>> {
+        self.current.borrow().clone()
+    }
+
+    /// Does a piece of a call's work: names it as the one that runs, and counts its time.
+    pub(crate) fn run<T>(&self, running: &Rc<Running>, work: impl FnOnce() -> T) -> T {
+        running.since.set(Instant::now());
+        let before = self.current.borrow_mut().replace(running.clone());
+        let done = work();
+        *self.current.borrow_mut() = before;
+        running
+            .spent
+            .set(running.spent.get() + running.since.get().elapsed());
+        done
+    }
+
+    /// The top level of the running call's files is done.
+    pub(crate) fn loaded(&self) {
+        if let Some(running) = self.current.borrow().as_ref() {
+            running.loaded(&self.limits);
+        }
+    }
+
+    /// What every loop iteration, call and return of Lua code passes through.
+    pub(crate) fn interrupt(&self, lua: &Lua) -> mlua::Result<VmState> {
+        let current = self.current.borrow();
+        let Some(running) = current.as_ref() else {
+            return Ok(VmState::Continue);
+        };
+        let polled = running.since.get().elapsed();
+        if running.over.get().is_some() || running.spent.get() + polled > running.limit.get() {
+            let over = if running.loading.get() {
+                Over::Load
+            } else {
+                Over::Deadline
+            };
+            if running.over.get().is_none() {
+                running.over.set(Some(over));
+                *running.place.borrow_mut() = place_of(lua);
+            }
+            // Raised again on every tick, or a loop around `pcall` would outlive it.
+            return Err(mlua::Error::RuntimeError(
+                "the call ran longer than it may".to_owned(),
+            ));
+        }
+        let used = lua.used_memory();
+        if used > self.collect_at.get() {
+            // Luau has no emergency collection: without this, a loop that makes garbage fails with nothing live.
+            lua.gc_collect()?;
+            let live = lua.used_memory();
+            let room = self.limits.memory.saturating_sub(live);
+            let step = (room / 2).max(self.limits.memory / 64);
+            self.collect_at
+                .set((live + step).max(self.limits.memory / 2));
+        }
+        if polled > self.limits.slice && running.is_in_own_thread(lua) {
+            return Ok(VmState::Yield);
+        }
+        Ok(VmState::Continue)
+    }
+}
+
+/// The innermost line of the plugin's own code.
+fn place_of(lua: &Lua) -> Option<(String, u32)> {
+    (0..20).find_map(|level| {
+        lua.inspect_stack(level, |debug| {
+            let source = debug.source();
+            let chunk = source.short_src?;
+            let own = source.what == "C" || chunk.starts_with('[');
+            let line = u32::try_from(debug.current_line()?).ok()?;
+            (!own).then(|| (chunk.into_owned(), line))
+        })
+        .flatten()
+    })
+}

@@ -1,0 +1,202 @@
+//! The sandbox: the Lua threads, and loading plugins onto them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{LoadError, Report, Stage};
+use crate::limits::Limits;
+use crate::load::{self, Unplaced};
+use crate::plugin::Plugin;
+use crate::positions::place_all;
+use crate::queue::{Refused, Reply, Request, Shared, lock};
+use crate::source::{SettingsLookup, Source};
+use crate::thread::LuaThread;
+use crate::vm::Facts;
+use crate::watchdog::{self, Alarm, Seen};
+
+/// Runs plugins. A cheap handle: clones share the threads, which end when the last clone and the last [`Plugin`] are
+/// dropped.
+#[derive(Clone)]
+pub struct Sandbox {
+    threads: Arc<Threads>,
+}
+
+/// The Lua threads of one sandbox.
+pub(crate) struct Threads {
+    pub(crate) limits: Limits,
+    pub(crate) alarm: Arc<Alarm>,
+    running: Mutex<Vec<Arc<LuaThread>>>,
+    next: AtomicUsize,
+}
+
+impl Sandbox {
+    /// Starts the Lua threads and their watchdog.
+    pub fn new(limits: Limits) -> Sandbox {
+        let alarm = Arc::new(Alarm::default());
+        let running = (0..limits.threads.max(1))
+            .filter_map(|_| match LuaThread::start(alarm.clone()) {
+                Ok(thread) => Some(Arc::new(thread)),
+                Err(error) => {
+                    tracing::error!(%error, "a Lua thread could not be started");
+                    None
+                }
+            })
+            .collect();
+        let threads = Arc::new(Threads {
+            limits,
+            alarm,
+            running: Mutex::new(running),
+            next: AtomicUsize::new(0),
+        });
+        if let Err(error) = watchdog::start(&threads) {
+            tracing::error!(%error, "the watchdog of the Lua threads could not be started");
+        }
+        Sandbox { threads }
+    }
+
+    /// Loads a plugin: runs its files, checks its definition, its written migrations and the operator's settings.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each with its place.
+    pub async fn load(
+        &self,
+        source: Source,
+        settings: SettingsLookup,
+    ) -> Result<Plugin, LoadError> {
+        let source = Arc::new(source);
+        load::check_source(&source).map_err(|report| LoadError {
+            reports: vec![report],
+        })?;
+        let shared = Shared::new(source.clone(), self.threads.limits.clone());
+        // Dropped on the way out when the load fails, and with it everything on the Lua thread.
+        let plugin = Plugin::new(shared.clone(), self.threads.clone());
+        if !self.threads.host(&shared) {
+            return Err(LoadError {
+                reports: vec![Report::new(
+                    Stage::Load,
+                    "there is no Lua thread to run it on",
+                )],
+            });
+        }
+        let loaded = match shared.ask(Request::Load).await {
+            Reply::Loaded(Ok(loaded)) => loaded,
+            Reply::Loaded(Err(mistakes)) => return Err(place(mistakes, &source).await),
+            Reply::Refused(Refused::Error(error)) => {
+                let mut reports = error.reports().to_vec();
+                if reports.is_empty() {
+                    reports.push(Report::new(Stage::Load, error.to_string()));
+                }
+                for report in &mut reports {
+                    report.stage = Stage::Load;
+                }
+                return Err(LoadError { reports });
+            }
+            _ => unreachable!("a load is answered as a load"),
+        };
+        let definition = loaded.definition;
+        let settings = match settings(&definition.name, &definition.settings) {
+            Ok(settings) => settings,
+            Err(messages) => {
+                let reports = messages
+                    .into_iter()
+                    .map(|message| {
+                        Report::new(Stage::Settings, message).in_file(source.shown(&source.entry))
+                    })
+                    .collect();
+                return Err(LoadError { reports });
+            }
+        };
+        plugin.loaded(
+            Facts {
+                definition,
+                settings,
+            },
+            loaded.libs,
+        );
+        Ok(plugin)
+    }
+}
+
+async fn place(mistakes: Vec<Unplaced>, source: &Arc<Source>) -> LoadError {
+    LoadError {
+        reports: place_all(mistakes, source).await,
+    }
+}
+
+impl Threads {
+    /// Gives a plugin a thread to live on; false when there is none.
+    fn host(&self, shared: &Arc<Shared>) -> bool {
+        let thread = {
+            let running = lock(&self.running);
+            if running.is_empty() {
+                return false;
+            }
+            let place = self.next.fetch_add(1, Ordering::Relaxed) % running.len();
+            running[place].clone()
+        };
+        thread.host(shared, shared.new_owner());
+        true
+    }
+
+    /// Looks at every thread and replaces those that are stuck. Gives whether anything ran since the last look.
+    pub(crate) fn look(&self, seen: &mut Vec<Seen>) -> bool {
+        let threads = lock(&self.running).clone();
+        seen.resize(threads.len(), Seen::default());
+        let mut busy = false;
+        for (place, thread) in threads.iter().enumerate() {
+            let (ran, stuck) = seen[place].look(thread.pulse.beats());
+            busy |= ran;
+            if stuck && self.replace(place, thread) {
+                seen[place] = Seen::default();
+            }
+        }
+        busy
+    }
+
+    fn replace(&self, place: usize, stuck: &Arc<LuaThread>) -> bool {
+        let Some((culprit, call)) = stuck.pulse.who() else {
+            return false;
+        };
+        let fresh = match LuaThread::start(self.alarm.clone()) {
+            Ok(thread) => Arc::new(thread),
+            Err(error) => {
+                tracing::error!(%error, "a Lua thread is stuck and no other can be started in its place");
+                return false;
+            }
+        };
+        lock(&self.running)[place] = fresh.clone();
+        let source = &culprit.source;
+        let hook = call.request.hook();
+        let report = Report::new(
+            Stage::Hook,
+            "it did not stop when it was told to; its thread was replaced, and the plugin answers nothing until it has stopped",
+        )
+        .in_file(source.shown(&source.entry))
+        .in_hook(hook);
+        tracing::error!(
+            source = source.shown(&source.entry),
+            hook,
+            "a plugin holds its Lua thread up; the thread is replaced"
+        );
+        stuck.stop();
+        stuck.pulse.blame(culprit.clone());
+        for plugin in stuck.take_plugins() {
+            let blamed = Arc::ptr_eq(&plugin, &culprit).then_some((&call, &report));
+            let owner = plugin.leave(blamed);
+            fresh.host(&plugin, owner);
+        }
+        true
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.alarm.close();
+        for thread in lock(&self.running).iter() {
+            for plugin in thread.take_plugins() {
+                plugin.close();
+            }
+            thread.stop();
+        }
+    }
+}

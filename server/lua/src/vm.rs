@@ -1,0 +1,215 @@
+//! One VM: built from the captured sources, owned by one task, thrown away when a call spoilt it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mlua::{
+    Function, IntoLua, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value,
+};
+use patchbay_plugin::Map;
+use patchbay_plugin::definition::Definition;
+
+use crate::api::{self, HostApi};
+use crate::call::{CatalogueReader, HookContext};
+use crate::db::{Db, OptionLists, environment_table, settings_table};
+use crate::explain::is_memory;
+use crate::limits::Limits;
+use crate::log::PluginLog;
+use crate::require::Modules;
+use crate::running::{Over, Running, Slot};
+use crate::source::Source;
+use crate::values::{into_lua, map_into_lua};
+
+/// What is known of a plugin once it is loaded.
+pub(crate) struct Facts {
+    pub(crate) definition: Arc<Definition>,
+    /// The operator's settings.
+    pub(crate) settings: Map,
+}
+
+/// A VM with a plugin's code in it.
+pub(crate) struct Vm {
+    pub(crate) lua: Lua,
+    pub(crate) slot: Rc<Slot>,
+    pub(crate) modules: Rc<Modules>,
+    pub(crate) api: HostApi,
+    pub(crate) limits: Limits,
+    main: Function,
+    threads: RefCell<Vec<Thread>>,
+    lists: Rc<OptionLists>,
+    settings: RefCell<Option<Table>>,
+}
+
+/// Why Lua code did not come to its end.
+pub(crate) enum Stop {
+    /// It raised an error.
+    Raised(mlua::Error),
+    /// It ran into a limit of time.
+    Over(Over),
+    /// It ran out of memory.
+    Memory,
+}
+
+impl Stop {
+    /// What an error of the VM means for the call that was running.
+    pub(crate) fn of(error: mlua::Error, running: &Running) -> Stop {
+        if let Some(over) = running.over.get() {
+            return Stop::Over(over);
+        }
+        if is_memory(&error) {
+            return Stop::Memory;
+        }
+        Stop::Raised(error)
+    }
+}
+
+/// Coroutines that are kept for the next calls.
+const KEPT_THREADS: usize = 16;
+
+impl Vm {
+    /// Builds a VM and compiles the plugin's main file.
+    pub(crate) fn build(
+        source: &Arc<Source>,
+        limits: &Limits,
+        log: &Rc<PluginLog>,
+    ) -> mlua::Result<Vm> {
+        let libs = StdLib::COROUTINE
+            | StdLib::TABLE
+            | StdLib::STRING
+            | StdLib::UTF8
+            | StdLib::BIT
+            | StdLib::MATH;
+        let lua = Lua::new_with(libs, LuaOptions::default())?;
+        lua.set_memory_limit(limits.memory)?;
+        let slot = Slot::new(limits.clone());
+        let modules = Modules::new(source.clone());
+        let api = api::install(&lua, &slot, &modules, log)?;
+        let main = modules.own(&lua, &source.entry)?;
+        let interrupt = slot.clone();
+        lua.set_interrupt(move |lua| interrupt.interrupt(lua));
+        Ok(Vm {
+            lua,
+            slot,
+            modules,
+            api,
+            limits: limits.clone(),
+            main,
+            threads: RefCell::default(),
+            lists: Rc::default(),
+            settings: RefCell::default(),
+        })
+    }
+
+    /// Runs the plugin's files and then `hook` in a coroutine of its own. Gives the first two values it returned.
+    pub(crate) async fn call(
+        &self,
+        running: &Running,
+        hook: &'static str,
+        arguments: impl IntoLuaMulti,
+    ) -> Result<(Value, Value), Stop> {
+        let result = async {
+            let mut all = arguments.into_lua_multi(&self.lua)?;
+            all.push_front(hook.into_lua(&self.lua)?);
+            all.push_front(Value::Function(self.main.clone()));
+            self.run(running, &self.api.run, all).await
+        }
+        .await;
+        result.map_err(|error| Stop::of(error, running))
+    }
+
+    /// Runs the plugin's files alone, for its definition.
+    pub(crate) async fn open(&self, running: &Running) -> Result<Value, Stop> {
+        let result: mlua::Result<(Value, Value)> =
+            self.run(running, &self.main, MultiValue::new()).await;
+        match result {
+            Ok((value, _)) => Ok(value),
+            Err(error) => Err(Stop::of(error, running)),
+        }
+    }
+
+    /// Runs a function in a coroutine of its own, so that the interrupt may yield in it.
+    pub(crate) async fn run(
+        &self,
+        running: &Running,
+        function: &Function,
+        arguments: MultiValue,
+    ) -> mlua::Result<(Value, Value)> {
+        let kept = self.threads.borrow_mut().pop();
+        let thread = match kept {
+            Some(thread) => {
+                thread.reset(function.clone())?;
+                thread
+            }
+            None => self.lua.create_thread(function.clone())?,
+        };
+        running.runs_in(&thread);
+        let values = thread
+            .clone()
+            .into_async::<(Value, Value)>(arguments)?
+            .await?;
+        let mut threads = self.threads.borrow_mut();
+        if threads.len() < KEPT_THREADS {
+            threads.push(thread);
+        }
+        Ok(values)
+    }
+
+    /// The `db` of one call.
+    pub(crate) fn db(&self, running: &Rc<Running>, facts: &Facts) -> mlua::Result<Value> {
+        let db = Db::new(
+            running.clone(),
+            facts.definition.clone(),
+            self.lists.clone(),
+        );
+        Ok(Value::UserData(self.lua.create_userdata(db)?))
+    }
+
+    /// The values of a configuration.
+    pub(crate) fn configuration(&self, values: &Map) -> mlua::Result<Value> {
+        Ok(Value::Table(map_into_lua(&self.lua, values)?))
+    }
+
+    /// The `context` of one call.
+    pub(crate) fn context(&self, context: &HookContext, facts: &Facts) -> mlua::Result<Value> {
+        let lua = &self.lua;
+        let table = lua.create_table_with_capacity(0, 5)?;
+        if let Some(product) = &context.data_product {
+            let fields = lua.create_table_with_capacity(0, 4)?;
+            fields.raw_set("id", product.id.to_string())?;
+            fields.raw_set("name", product.name.as_str())?;
+            fields.raw_set("namespace", product.namespace.as_str())?;
+            fields.raw_set("domain", product.domain.as_str())?;
+            table.raw_set("data_product", fields)?;
+        }
+        table.raw_set("technical_mapping", context.technical_mapping.as_str())?;
+        if let Some(environment) = &context.environment {
+            let fields = environment_table(lua, environment)?;
+            if let Some(entry) = &context.entry {
+                fields.raw_set("entry", into_lua(lua, entry)?)?;
+            }
+            table.raw_set("environment", fields)?;
+        }
+        if let Some(template) = &context.template {
+            table.raw_set("template", template.as_str())?;
+        }
+        let mut settings = self.settings.borrow_mut();
+        let settings = match settings.as_ref() {
+            Some(settings) => settings.clone(),
+            None => settings
+                .insert(settings_table(lua, &facts.settings)?)
+                .clone(),
+        };
+        table.raw_set("settings", settings)?;
+        Ok(Value::Table(table))
+    }
+
+    /// A call that begins now.
+    pub(crate) fn begin(
+        &self,
+        hook: Option<&'static str>,
+        reader: Option<Arc<dyn CatalogueReader>>,
+    ) -> Rc<Running> {
+        Running::new(hook, reader, &self.limits)
+    }
+}

@@ -155,6 +155,8 @@ fn read(term: Term, migrations: Vec<Migration>, mistakes: &mut Mistakes) -> Opti
     let environment_entry = read_environment_entry(&mut table, &fields, mistakes);
     let placeholders = table.strings("placeholders", mistakes).unwrap_or_default();
     let platform_term = table.take("platform");
+    // Inline migrations are functions: the sandbox has run them, and they come as `migrations`.
+    table.take("migrations");
     table.finish(mistakes);
 
     let name = name?;

@@ -108,7 +108,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let product = app.store().data_product(id_in_path("id", &id)?).await?;
     let product = product.ok_or_else(|| not_found(What::DataProduct))?;
-    cacheable(&request, &*product)
+    cacheable(&request, &product)
 }
 
 /// Replaces a data product.

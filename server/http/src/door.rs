@@ -23,6 +23,9 @@ use subtle::ConstantTimeEq;
 
 use crate::error::ApiError;
 
+/// Stands among the listed origins for any. Without a token it lists none: every page of the web would be let in.
+pub(crate) const ANY_ORIGIN: &str = "*";
+
 /// A token of the API and the name under which the history shows its writes.
 #[derive(Clone)]
 pub struct ApiToken {
@@ -157,8 +160,11 @@ impl Door {
     }
 
     /// Whether an `Origin` is a listed one.
-    pub(crate) fn lists(&self, origin: &HeaderValue) -> bool {
-        self.origins.contains(origin)
+    fn lists(&self, origin: &HeaderValue) -> bool {
+        let lists_any = !matches!(self.mode, Mode::Loopback);
+        self.origins
+            .iter()
+            .any(|listed| listed == origin || (lists_any && listed == ANY_ORIGIN))
     }
 
     /// Whether a request may come in.
@@ -480,6 +486,21 @@ mod tests {
         );
         assert_eq!(&*door.caller().0, "ci");
         assert!(!format!("{door:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn any_origin_is_listed_only_with_a_token() {
+        let any = || vec![HeaderValue::from_static(ANY_ORIGIN)];
+        let origin = ("origin", "https://evil.example");
+        let shut = Door::new(None, false, any());
+        let local = [("host", "localhost"), origin];
+        assert_eq!(
+            check(&shut, Method::GET, "/", &local),
+            Some(Refusal::Origin)
+        );
+        let token = Door::new(Some(ApiToken::new("t", "x")), false, any());
+        let preflight = [origin, ("access-control-request-method", "PUT")];
+        assert_eq!(check(&token, Method::OPTIONS, "/", &preflight), None);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use tracing::Span;
 
 use crate::App;
 use crate::body::DRAIN_LIMIT;
+use crate::door::ANY_ORIGIN;
 use crate::error::{ApiError, enveloped, panicked};
 use crate::etag;
 use crate::front::Front;
@@ -85,7 +86,7 @@ fn request_span(request: &Request) -> Span {
 /// The one line about a request.
 pub(crate) fn log_response(response: &Response, took: Option<Duration>) {
     let status = response.status().as_u16();
-    let ms = took.map(|took| took.as_secs_f64() * 1000.0);
+    let ms = took.map(|took| took.as_micros() as f64 / 1000.0);
     let Some(error) = response.extensions().get::<ApiError>() else {
         tracing::debug!(status, ms, "answered");
         return;
@@ -121,9 +122,14 @@ fn cors(app: &App) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
+    let origins = if origins.iter().any(|origin| origin == ANY_ORIGIN) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().cloned())
+    };
     let x_key = HeaderName::from_static("x-key");
     let layer = CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins.iter().cloned()))
+        .allow_origin(origins)
         .allow_methods([
             Method::GET,
             Method::POST,

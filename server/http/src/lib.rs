@@ -78,7 +78,8 @@ pub struct HttpSettings {
     pub token: Option<ApiToken>,
     /// Whether to serve everyone who can reach the server, when there is no token.
     pub insecure: bool,
-    /// Foreign origins whose pages may call, as written in `Origin`: `https://portal.example.com`.
+    /// Foreign origins whose pages may call, as written in `Origin`: `https://portal.example.com`; `*` for any, which
+    /// counts only with a token or `insecure`.
     pub cors_origins: Vec<HeaderValue>,
     /// The longest body of a request, in bytes.
     pub body_limit: usize,

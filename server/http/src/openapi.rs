@@ -160,3 +160,127 @@ fn add_common(operation: &mut Operation, is_open: bool, is_write: bool) {
         operation.security = Some(vec![utoipa::openapi::SecurityRequirement::default()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The routes of the contract, with their methods.
+    const ROUTES: &str = "
+        get /api/v2/plugins
+        get /api/v2/plugins/platform-tiles
+        get /api/v2/plugins/status
+        get /api/v2/plugins/migrations
+        post /api/v2/plugins/reload
+        post /api/v2/plugins/render_technical_asset_access_path
+        get /api/v2/plugins/{plugin}
+        get /api/v2/plugins/{plugin}/form
+        get /api/v2/plugins/{plugin}/url
+        get /api/v2/plugins/{plugin}/schema
+        get /api/v2/plugins/{plugin}/icon
+        post /api/v2/plugins/{plugin}/validate
+        get post /api/v2/plugins/{plugin}/configurations
+        get /api/v2/configurations
+        get /api/v2/configurations/export
+        get put patch delete /api/v2/configurations/{id}
+        get /api/v2/configurations/{id}/history
+        get post /api/v2/configuration/platforms
+        get put delete /api/v2/configuration/platforms/{id}
+        get post /api/v2/configuration/platforms/configs
+        get put delete /api/v2/configuration/platforms/configs/{id}
+        get post /api/v2/configuration/platforms/{id}/services
+        get put delete /api/v2/configuration/platforms/{id}/services/{service_id}
+        get post /api/v2/configuration/environments
+        get put delete /api/v2/configuration/environments/{id}
+        get post /api/v2/configuration/environments/{id}/configs
+        get put delete /api/v2/configuration/environments/configs/{id}
+        get /api/v2/configuration/environments/platforms/{platform_id}/services/{service_id}/config
+        get /api/v2/configuration/environments/{id}/platforms/{platform_id}/config
+        get /api/v2/configuration/environments/{id}/platforms/{platform_id}/services/{service_id}/config
+        get post /api/v2/data_products
+        get put delete /api/v2/data_products/{id}
+        get /healthz
+        get /readyz
+        get /metrics
+        get /api/openapi.json
+    ";
+
+    fn json() -> Value {
+        serde_json::to_value(document()).expect("the document is JSON")
+    }
+
+    fn operations(document: &Value) -> Vec<(String, &Value)> {
+        let paths = document["paths"].as_object().expect("paths");
+        paths
+            .iter()
+            .flat_map(|(path, item)| {
+                let item = item.as_object().expect("operations");
+                item.iter()
+                    .map(move |(method, operation)| (format!("{method} {path}"), operation))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_document_has_the_routes_of_the_contract_and_no_others() {
+        let document = json();
+        let found: BTreeSet<String> = operations(&document)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let wanted: BTreeSet<String> = ROUTES
+            .lines()
+            .flat_map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let (path, methods) = words.split_last().unwrap_or((&"", &[]));
+                let route = |method: &&str| format!("{method} {path}");
+                methods.iter().map(route).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn the_document_is_whole() {
+        let document = json();
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut ids = BTreeSet::new();
+        for (name, operation) in operations(&document) {
+            let id = operation["operationId"].as_str().expect("an id");
+            assert!(ids.insert(id.to_owned()), "{id} stands twice");
+            let responses = operation["responses"].as_object().expect("responses");
+            assert!(responses.keys().any(|status| status.starts_with('2')), "{name}");
+            assert!(responses.contains_key("500"), "{name}");
+            assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{name}");
+            let in_path = name.matches('{').count();
+            let named = operation["parameters"].as_array().map_or(0, |parameters| {
+                let in_path = |parameter: &&Value| parameter["in"] == "path";
+                parameters.iter().filter(in_path).count()
+            });
+            assert_eq!(in_path, named, "{name}");
+        }
+        let mut refs = BTreeSet::new();
+        collect_refs(&document, &mut refs);
+        for reference in refs {
+            let pointer = reference.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    fn collect_refs(value: &Value, refs: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(entries) => {
+                if let Some(Value::String(reference)) = entries.get("$ref") {
+                    refs.insert(reference.clone());
+                }
+                entries.values().for_each(|value| collect_refs(value, refs));
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect_refs(item, refs)),
+            _ => {}
+        }
+    }
+}

@@ -103,10 +103,10 @@ impl Store {
     ///
     /// # Errors
     /// Those of an unavailable database.
-    pub async fn data_product(&self, id: Uuid) -> Result<Option<Arc<DataProduct>>, StoreError> {
+    pub async fn data_product(&self, id: Uuid) -> Result<Option<DataProduct>, StoreError> {
         let shared = Arc::clone(self.shared());
         let ticket = match shared.kept_product(id) {
-            Ok(product) => return Ok(Some(product)),
+            Ok(product) => return Ok(Some((*product).clone())),
             Err(ticket) => ticket,
         };
         let statements = self.statements();
@@ -115,7 +115,7 @@ impl Store {
                 Box::pin(async move {
                     let statement = &statements.products.by_id;
                     let row = session.query_one(statement, vec![id.into()]).await?;
-                    Ok(row.as_ref().map(read).transpose()?.map(Arc::new))
+                    Ok(row.as_ref().map(read).transpose()?)
                 })
             })
             .await?;

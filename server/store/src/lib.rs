@@ -140,6 +140,11 @@ impl Store {
         self.shared().catalogue.load_full()
     }
 
+    /// The version of the [`catalogue`](Store::catalogue).
+    pub fn catalogue_version(&self) -> u64 {
+        self.shared().catalogue.load().version
+    }
+
     /// A number that grows with every committed write of a plugin's rows or table, and with every write of another
     /// process.
     pub fn row_counter(&self, plugin: &str) -> u64 {

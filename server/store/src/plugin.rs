@@ -292,47 +292,61 @@ pub(crate) async fn check_head(
     }
 }
 
-/// Writes the applied definition, unless it is there already. Says whether it wrote.
+/// What is recorded of a plugin, compared with a definition.
+struct Recorded {
+    /// The revision of what is there.
+    revision: Option<i64>,
+    /// Whether it is this definition.
+    same: bool,
+}
+
+fn fields_json(definition: &Definition) -> Json {
+    serde_json::to_value(&definition.fields)
+        .unwrap_or_else(|_| unreachable!("fields are plain data"))
+}
+
+async fn recorded(
+    session: &mut Session,
+    statements: &Statements,
+    definition: &Definition,
+) -> Result<Recorded, Fault> {
+    let plugin = vec![text(definition.name.as_str())];
+    let Some(row) = session.query_one(&statements.definition, plugin).await? else {
+        return Ok(Recorded {
+            revision: None,
+            same: false,
+        });
+    };
+    let same = row.text(2)? == definition.version
+        && row.optional_text(3)? == definition.table.as_ref().map(TableName::as_str)
+        && row.json(4)? == fields_json(definition);
+    Ok(Recorded {
+        revision: Some(row.integer(1)?),
+        same,
+    })
+}
+
+/// Writes the applied definition and the head over what is recorded.
 async fn apply_definition(
     session: &mut Session,
     statements: &Statements,
     definition: &Definition,
     head: Option<&MigrationId>,
     by: &str,
-) -> Result<bool, StoreError> {
-    let plugin = definition.name.as_str();
-    let fields = serde_json::to_value(&definition.fields)
-        .map_err(|error| StoreError::Internal(format!("fields cannot be written: {error}")))?;
-    let before = session
-        .query_one(&statements.definition, vec![text(plugin)])
-        .await?;
-    let table = definition.table.as_ref().map(TableName::as_str);
-    let head = head.map(MigrationId::as_str);
-    let revision = match &before {
-        Some(row) => {
-            let same = row.text(2)? == definition.version
-                && row.optional_text(3)? == table
-                && row.json(4)? == fields
-                && row.optional_text(5)? == head;
-            if same {
-                return Ok(false);
-            }
-            row.integer(1)? + 1
-        }
-        None => 1,
-    };
+    revision: Option<i64>,
+) -> Result<(), Fault> {
     let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
     let mut values = vec![
-        text(plugin),
-        revision.into(),
+        text(definition.name.as_str()),
+        (revision.unwrap_or(0) + 1).into(),
         text(&definition.version),
-        optional(table),
-        json(fields),
-        optional(head),
+        optional(definition.table.as_ref().map(TableName::as_str)),
+        json(fields_json(definition)),
+        optional(head.map(MigrationId::as_str)),
         now().into(),
         text(by),
     ];
-    let statement = match &before {
+    let statement = match revision {
         None => &statements.add_definition,
         Some(_) => {
             // The key comes last in the update.
@@ -341,7 +355,7 @@ async fn apply_definition(
         }
     };
     session.execute(statement, values).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Brings the register of tables to what the plugin now owns.
@@ -565,44 +579,53 @@ impl Store {
                     session.execute(&statements.add_step, values).await?;
                 }
                 let head = plan.head.as_ref();
-                apply_definition(session, statements, &definition, head, &by).await?;
+                let revision = recorded(session, statements, &definition).await?.revision;
+                apply_definition(session, statements, &definition, head, &by, revision).await?;
                 Ok(())
             })
         })
         .await
     }
 
-    /// Records the definition of a plugin whose plan has nothing pending, when it is not the recorded one. Says whether
-    /// it was not.
+    /// Records the definition of a plugin for which nothing is pending, when it is not the recorded one.
     ///
     /// # Errors
-    /// [`StoreError::HeadMoved`] when the plan no longer follows from the history; those of an unavailable database.
-    pub async fn record_definition(
-        &self,
-        definition: &Definition,
-        plan: &Plan,
-        by: &str,
-    ) -> Result<bool, StoreError> {
-        let statements = self.statements();
-        let (definition, plan, by) = (definition.clone(), plan.clone(), by.to_owned());
+    /// [`StoreError::HeadMoved`] when something is pending after all; those of an unavailable database.
+    pub async fn record_definition(&self, definition: &Definition) -> Result<(), StoreError> {
+        let (statements, definition) = (self.statements(), definition.clone());
         let plugin = definition.name.as_str().to_owned();
         let touched = move |wrote: &bool| match wrote {
             true => Touched::Rows(plugin.clone()),
             false => Touched::Nothing,
         };
-        self.write(Frame::Group, touched, move |session| {
+        let work = self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.plugins;
-                let applied = history(session, statements, definition.name.as_str()).await?;
-                let last = applied.last().map(|step| &step.migration.id);
-                if !plan.pending.is_empty() || last != plan.head.as_ref() {
-                    return Err(StoreError::HeadMoved);
+                let recorded = recorded(session, statements, &definition).await?;
+                if recorded.same {
+                    return Ok(false);
                 }
-                let head = plan.head.as_ref();
-                apply_definition(session, statements, &definition, head, &by).await
+                let applied = history(session, statements, definition.name.as_str()).await?;
+                match plan_from(&definition, &applied) {
+                    Ok(plan) if plan.pending.is_empty() => {
+                        let head = plan.head.as_ref();
+                        let revision = recorded.revision;
+                        apply_definition(
+                            session,
+                            statements,
+                            &definition,
+                            head,
+                            "server",
+                            revision,
+                        )
+                        .await?;
+                        Ok(true)
+                    }
+                    _ => Err(StoreError::HeadMoved),
+                }
             })
-        })
-        .await
+        });
+        work.await.map(|_| ())
     }
 
     /// A handle for the rows of a plugin at the end of a plan.

@@ -120,13 +120,13 @@ impl Shared {
     }
 
     /// Keeps what was read with a ticket, unless it may have changed since.
-    pub(crate) fn keep_product(&self, ticket: u64, product: &Arc<DataProduct>) {
+    pub(crate) fn keep_product(&self, ticket: u64, product: &DataProduct) {
         let mut products = self.products();
         if products.forgotten == ticket {
             if products.kept.len() >= KEPT_PRODUCTS {
                 products.kept.clear();
             }
-            products.kept.insert(product.id, Arc::clone(product));
+            products.kept.insert(product.id, Arc::new(product.clone()));
         }
     }
 }

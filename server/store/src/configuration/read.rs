@@ -254,12 +254,13 @@ impl Store {
         &self,
         table: &PluginTable,
         data_product_id: Option<Uuid>,
-        values: &Map,
+        values: Map,
         limit: usize,
     ) -> Result<Vec<Map>, StoreError> {
         const COLUMNS: &[&str] = &["id", "name", "data_product_id", "technical_mapping"];
         let shape = Arc::clone(table.shape()?);
-        let (statement, bound) = shape.search(COLUMNS, data_product_id, values, limit_of(limit))?;
+        let (statement, bound) =
+            shape.search(COLUMNS, data_product_id, &values, limit_of(limit))?;
         self.read(move |session| {
             Box::pin(async move {
                 let rows = session.query(&statement, bound).await?;

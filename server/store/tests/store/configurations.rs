@@ -374,7 +374,7 @@ fn a_plugin_finds_its_own_rows_by_their_values() {
                 .expect("created");
         }
         let rows = async |product, values| {
-            let rows = store.plugin_rows(&table, product, &map(values), 10).await?;
+            let rows = store.plugin_rows(&table, product, map(values), 10).await?;
             let name =
                 |row: &patchbay_plugin::Map| row["name"].as_str().expect("a name").to_owned();
             Ok::<_, StoreError>(rows.iter().map(name).collect::<Vec<_>>())
@@ -429,7 +429,7 @@ fn data_products_are_unique_by_namespace_and_kept_in_memory_until_one_is_written
         assert!(matches!(error, Err(StoreError::Invalid(_))), "{error:?}");
 
         let kept = store.data_product(id).await.expect("read").expect("there");
-        assert_eq!(*kept, sales);
+        assert_eq!(kept, sales);
         let epoch = store.rows_epoch();
         store
             .update_data_product(id, named("Sales 2", "sales"))

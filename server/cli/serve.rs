@@ -29,14 +29,15 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
         let settings = common.settings(self.listen, self.insecure)?;
-        settings.check_door()?;
+        let http = http_settings(&settings)?;
+        patchbay_http::may_listen(&http, settings.listen)?;
         let _log = telemetry::start(&settings)?;
-        block_on(serve(settings))?;
+        block_on(serve(settings, http))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
     // Told early, a stop during the start is obeyed too.
     let stop = stop_signal()?;
     let listener = TcpListener::bind(settings.listen)
@@ -48,7 +49,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(settings.limits());
     let registry = Registry::start(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
     let address = listener.local_addr()?;
-    let app = App::new(registry, store.clone(), http_settings(&settings)?);
+    let app = App::new(registry, store.clone(), http);
     say(format_args!("listening on http://{address}"));
     tracing::info!("listening on http://{address}");
     patchbay_http::serve(listener, app, stop).await?;

@@ -19,7 +19,7 @@ use crate::wire::{ConfigurationPage, ConfigurationView, DryRun, History};
 use crate::{Registry, RequestError};
 
 /// How often a write is made again when its plugin's migration head moved under it.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: u32 = 4;
 /// How long a write waits for the generation that follows a migration.
 const NEXT_GENERATION: Duration = Duration::from_secs(2);
 /// How many exported configurations are rendered at once.
@@ -29,6 +29,8 @@ const EXPORT_CHUNK: usize = 100;
 enum Attempt {
     /// The plugin's table moved on; the current generation is the right one to try again with.
     Again,
+    /// Somebody else wrote in between; the same generation will do.
+    Raced,
     /// It cannot succeed.
     Failed(RequestError),
 }
@@ -60,16 +62,16 @@ impl Registry {
         body: Value,
         by: &str,
     ) -> Result<ConfigurationView, RequestError> {
-        self.attempt(async |generation: Arc<Generation>| {
-            let entry = taking(&generation, plugin)?;
-            let (draft, product) = self.draft(entry, &body).await?;
-            let Some(table) = &entry.active.table else {
-                return Err(takes_none(plugin).into());
-            };
-            let stored = self.store().create_configuration(table, draft, by).await?;
-            Ok(self.one_view(&generation, stored, Some(product)).await?)
-        })
-        .await
+        let mut attempts = self.attempts();
+        loop {
+            let generation = attempts.next().await?;
+            match self.create_on(&generation, plugin, &body, by).await {
+                Ok(view) => return Ok(view),
+                Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::Again) => {}
+                Err(Attempt::Raced) => attempts.tried = None,
+            }
+        }
     }
 
     /// One configuration, whatever became of its plugin.
@@ -127,12 +129,16 @@ impl Registry {
         if_match: Option<i64>,
         by: &str,
     ) -> Result<ConfigurationView, RequestError> {
-        self.attempt(async |generation: Arc<Generation>| {
-            let stored = self.stored(id).await?;
-            self.write_over(&generation, stored, &body, if_match, by)
-                .await
-        })
-        .await
+        let mut attempts = self.attempts();
+        loop {
+            let generation = attempts.next().await?;
+            match self.replace_on(&generation, id, &body, if_match, by).await {
+                Ok(view) => return Ok(view),
+                Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::Again) => {}
+                Err(Attempt::Raced) => attempts.tried = None,
+            }
+        }
     }
 
     /// Changes what the body names and leaves the rest. Without `if_match` a concurrent change is merged over.
@@ -143,28 +149,16 @@ impl Registry {
         if_match: Option<i64>,
         by: &str,
     ) -> Result<ConfigurationView, RequestError> {
-        self.attempt(async |generation: Arc<Generation>| {
-            let stored = self.stored(id).await?;
-            if if_match.is_some_and(|revision| revision != stored.revision) {
-                return Err(RequestError::from(StoreError::Stale {
-                    current: stored.revision,
-                })
-                .into());
+        let mut attempts = self.attempts();
+        loop {
+            let generation = attempts.next().await?;
+            match self.patch_on(&generation, id, &body, if_match, by).await {
+                Ok(view) => return Ok(view),
+                Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::Again) => {}
+                Err(Attempt::Raced) => attempts.tried = None,
             }
-            let merged = merged_body(&stored, &body);
-            let seen = stored.revision;
-            match self
-                .write_over(&generation, stored, &merged, Some(seen), by)
-                .await
-            {
-                // Somebody wrote in between; without a condition of the client's the change applies to what is there now.
-                Err(Attempt::Failed(RequestError::Stale(_))) if if_match.is_none() => {
-                    Err(Attempt::Again)
-                }
-                other => other,
-            }
-        })
-        .await
+        }
     }
 
     /// Deletes a configuration; its history stays.
@@ -277,28 +271,72 @@ impl Registry {
         })
     }
 
-    /// Makes a write on the current generation, and again on the next one when its table moved on.
-    async fn attempt<T>(
-        &self,
-        write: impl AsyncFn(Arc<Generation>) -> Result<T, Attempt>,
-    ) -> Result<T, RequestError> {
-        let mut swapped = self.inner.swapped.subscribe();
-        for _ in 0..ATTEMPTS {
-            let generation = self.current();
-            let number = generation.number;
-            match write(generation).await {
-                Ok(done) => return Ok(done),
-                Err(Attempt::Failed(error)) => return Err(error),
-                Err(Attempt::Again) => {
-                    let next = swapped.wait_for(|current| *current != number);
-                    // When no swap comes, the next attempt says so by failing again.
-                    let _ = tokio::time::timeout(NEXT_GENERATION / ATTEMPTS as u32, next).await;
-                }
-            }
+    /// The generations on which a write is tried: the current one, and again the next one when its table moved on.
+    fn attempts(&self) -> Attempts<'_> {
+        Attempts {
+            registry: self,
+            swapped: self.inner.swapped.subscribe(),
+            tried: None,
+            left: ATTEMPTS,
         }
-        Err(RequestError::Unavailable(
-            "the plugin's table is not the one that this server's version wants".to_owned(),
-        ))
+    }
+
+    async fn create_on(
+        &self,
+        generation: &Arc<Generation>,
+        plugin: &str,
+        body: &Value,
+        by: &str,
+    ) -> Result<ConfigurationView, Attempt> {
+        let entry = taking(generation, plugin)?;
+        let (draft, product) = self.draft(entry, body).await?;
+        let Some(table) = &entry.active.table else {
+            return Err(takes_none(plugin).into());
+        };
+        let stored = self.store().create_configuration(table, draft, by).await?;
+        Ok(self.one_view(generation, stored, Some(product)).await?)
+    }
+
+    async fn replace_on(
+        &self,
+        generation: &Arc<Generation>,
+        id: Uuid,
+        body: &Value,
+        if_match: Option<i64>,
+        by: &str,
+    ) -> Result<ConfigurationView, Attempt> {
+        let stored = self.stored(id).await?;
+        self.write_over(generation, stored, body, if_match, by)
+            .await
+    }
+
+    async fn patch_on(
+        &self,
+        generation: &Arc<Generation>,
+        id: Uuid,
+        body: &Value,
+        if_match: Option<i64>,
+        by: &str,
+    ) -> Result<ConfigurationView, Attempt> {
+        let stored = self.stored(id).await?;
+        if if_match.is_some_and(|revision| revision != stored.revision) {
+            let stale = StoreError::Stale {
+                current: stored.revision,
+            };
+            return Err(stale.into());
+        }
+        let merged = merged_body(&stored, body);
+        let seen = stored.revision;
+        match self
+            .write_over(generation, stored, &merged, Some(seen), by)
+            .await
+        {
+            // Somebody wrote in between; without a condition of the client's the change applies to what is there now.
+            Err(Attempt::Failed(RequestError::Stale(_))) if if_match.is_none() => {
+                Err(Attempt::Raced)
+            }
+            other => other,
+        }
     }
 
     /// Reads, checks and normalises a body for storing.
@@ -379,6 +417,35 @@ impl Registry {
         views
             .pop()
             .ok_or_else(|| RequestError::Internal("a configuration has no view".to_owned()))
+    }
+}
+
+/// The generations on which a write is tried.
+struct Attempts<'a> {
+    registry: &'a Registry,
+    swapped: tokio::sync::watch::Receiver<u64>,
+    tried: Option<u64>,
+    left: u32,
+}
+
+impl Attempts<'_> {
+    /// The generation for the next attempt. After the first it waits for a newer one; when none comes, or the attempts
+    /// are used up, the write has to be made again later.
+    async fn next(&mut self) -> Result<Arc<Generation>, RequestError> {
+        if self.left == 0 {
+            return Err(RequestError::Unavailable(
+                "the plugin's table is not the one that the version which serves wants".to_owned(),
+            ));
+        }
+        self.left -= 1;
+        if let Some(tried) = self.tried {
+            let newer = self.swapped.wait_for(|current| *current != tried);
+            // When no swap comes, the attempt itself tells.
+            let _ = tokio::time::timeout(NEXT_GENERATION / ATTEMPTS, newer).await;
+        }
+        let generation = self.registry.current();
+        self.tried = Some(generation.number);
+        Ok(generation)
     }
 }
 

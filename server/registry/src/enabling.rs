@@ -156,6 +156,10 @@ fn same_place(entry: &str, location: &str) -> bool {
     if wanted == location {
         return true;
     }
+    // A plain name is no path, and asking the file system about each would cost more than it tells.
+    if !entry.contains('/') && !entry.ends_with(".lua") {
+        return false;
+    }
     match (
         Path::new(&wanted).canonicalize(),
         Path::new(&location).canonicalize(),

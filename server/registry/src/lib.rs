@@ -289,7 +289,7 @@ fn log_generation(before: &Generation, now: &Generation) {
                     None => "it does not serve".to_owned(),
                 };
                 for mistake in &failure.error.mistakes {
-                    tracing::error!("Plugin registry: {name} from {source}: {mistake}");
+                    tracing::error!("Plugin registry: {name}: {mistake}");
                 }
                 tracing::error!(
                     "Plugin registry: {name} from {source} failed at {}; {rest}",

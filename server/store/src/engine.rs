@@ -302,7 +302,7 @@ impl Writer {
         {
             std::fs::create_dir_all(folder).map_err(|error| {
                 StoreError::CannotOpen(format!(
-                    "cannot create the folder {folder:?} of the database: {error}"
+                    "cannot create the folder {folder:?} of the database {path:?}: {error}"
                 ))
             })?;
         }

@@ -58,12 +58,15 @@ pub(crate) enum Frame {
 
 pub(crate) struct Engine {
     writes: Arc<Queue<WriteJob>>,
-    reads: Arc<Queue<Box<dyn FnOnce(&mut Session) + Send>>>,
+    reads: Arc<ReadQueue>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) statements: Arc<Statements>,
     /// How many threads still run.
     running: watch::Receiver<usize>,
 }
+
+/// Reads answer for themselves, so they need no more than to be run.
+type ReadQueue = Queue<Box<dyn FnOnce(&mut Session) + Send>>;
 
 struct WriteJob {
     frame: Frame,
@@ -244,8 +247,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreEr
         .map(|_| ())
         .map_err(|error| StoreError::CannotOpen(format!("cannot start a thread: {error}")))
 }
-
-type ReadQueue = Queue<Box<dyn FnOnce(&mut Session) + Send>>;
 
 fn start_readers(
     path: &Path,

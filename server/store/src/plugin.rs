@@ -169,7 +169,10 @@ impl PluginTable {
 
 /// The shapes of applied definitions that were read, by plugin. Each is kept with the revision it was read at.
 #[derive(Default)]
-pub(crate) struct Shapes(Mutex<HashMap<String, (i64, Option<Arc<Shape>>)>>);
+pub(crate) struct Shapes(Mutex<HashMap<String, KeptShape>>);
+
+/// None for a plugin without a table.
+type KeptShape = (i64, Option<Arc<Shape>>);
 
 impl Shapes {
     /// The shape of a plugin's table at a revision of its applied definition, none when it has no table.

@@ -118,7 +118,7 @@ impl Renderer {
         let mut create = Table::create();
         create.table(table.to_owned());
         for column in columns {
-            create.col(&mut self.column(column));
+            create.col(self.column(column));
             if let Some(reference) = &column.references {
                 let mut key = ForeignKey::create();
                 key.from(table.to_owned(), column.name.clone())
@@ -338,5 +338,293 @@ fn literal_value(kind: ColumnType, value: &Json) -> sea_query::Value {
         (_, Json::Number(number)) => Value::Double(number.as_f64()),
         (_, Json::String(text)) => Value::String(Some(text.clone())),
         (_, other) => Value::String(Some(other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use patchbay_plugin::name::TableName;
+    use serde_json::json;
+
+    use super::*;
+
+    fn table() -> TableName {
+        TableName::parse("things").expect("a name")
+    }
+
+    fn column(name: &str, kind: ColumnType) -> Column {
+        Column {
+            name: name.to_owned(),
+            kind,
+            nullable: true,
+            default: None,
+            primary_key: false,
+            references: None,
+        }
+    }
+
+    fn create() -> Operation {
+        Operation::CreateTable {
+            table: table(),
+            columns: vec![
+                Column::id(),
+                Column {
+                    nullable: false,
+                    default: Some(json!("it's \\ \"x\"")),
+                    ..column("name", ColumnType::Text)
+                },
+                column("days", ColumnType::Integer),
+                column("share", ColumnType::Number),
+                Column {
+                    default: Some(json!(true)),
+                    ..column("open", ColumnType::Boolean)
+                },
+                Column {
+                    default: Some(json!(["a"])),
+                    ..column("tags", ColumnType::Json)
+                },
+            ],
+        }
+    }
+
+    fn made() -> Tables {
+        let mut tables = Tables::default();
+        tables.apply(&create()).expect("a table");
+        let index = Operation::CreateIndex {
+            table: table(),
+            name: "ix_things_name".to_owned(),
+            columns: vec!["name".to_owned()],
+            unique: true,
+        };
+        tables.apply(&index).expect("an index");
+        tables
+    }
+
+    /// The SQL on SQLite and on Postgres.
+    fn both(operation: &Operation, tables: &Tables) -> (Vec<String>, Vec<String>) {
+        (
+            render(operation, tables, Dialect::Sqlite),
+            render(operation, tables, Dialect::Postgres),
+        )
+    }
+
+    #[test]
+    fn a_table_is_created() {
+        let (sqlite, postgres) = both(&create(), &Tables::default());
+        assert_eq!(
+            sqlite,
+            [concat!(
+                r#"CREATE TABLE "things" ( "id" text NOT NULL PRIMARY KEY, "#,
+                r#""name" text NOT NULL DEFAULT 'it''s \ "x"', "#,
+                r#""days" integer CHECK (typeof("days") IN ('integer', 'null')), "#,
+                r#""share" real CHECK (typeof("share") IN ('real', 'null')), "#,
+                r#""open" boolean DEFAULT TRUE CHECK ("open" IN (0, 1)), "#,
+                r#""tags" text DEFAULT '["a"]' CHECK (json_valid("tags")), "#,
+                r#"FOREIGN KEY ("id") REFERENCES "data_output_configurations" ("id") ON DELETE CASCADE )"#,
+            )]
+        );
+        assert_eq!(
+            postgres,
+            [concat!(
+                r#"CREATE TABLE "things" ( "id" uuid NOT NULL PRIMARY KEY, "#,
+                r#""name" text NOT NULL DEFAULT E'it\'s \\ "x"', "#,
+                r#""days" bigint, "share" double precision, "open" boolean DEFAULT TRUE, "tags" jsonb DEFAULT '["a"]', "#,
+                r#"FOREIGN KEY ("id") REFERENCES "data_output_configurations" ("id") ON DELETE CASCADE )"#,
+            )]
+        );
+    }
+
+    #[test]
+    fn simple_changes_are_the_same_on_both() {
+        let tables = made();
+        for (operation, sql) in [
+            (
+                Operation::DropTable { table: table() },
+                r#"DROP TABLE "things""#,
+            ),
+            (
+                Operation::AddColumn {
+                    table: table(),
+                    column: Column {
+                        nullable: false,
+                        default: Some(json!("x")),
+                        ..column("more", ColumnType::Text)
+                    },
+                },
+                r#"ALTER TABLE "things" ADD COLUMN "more" text NOT NULL DEFAULT 'x'"#,
+            ),
+            (
+                Operation::RenameColumn {
+                    table: table(),
+                    from: "name".to_owned(),
+                    to: "title".to_owned(),
+                },
+                r#"ALTER TABLE "things" RENAME COLUMN "name" TO "title""#,
+            ),
+            (
+                Operation::DropColumn {
+                    table: table(),
+                    column: "days".to_owned(),
+                },
+                r#"ALTER TABLE "things" DROP COLUMN "days""#,
+            ),
+            (
+                Operation::CreateIndex {
+                    table: table(),
+                    name: "ix".to_owned(),
+                    columns: vec!["name".to_owned(), "days".to_owned()],
+                    unique: true,
+                },
+                r#"CREATE UNIQUE INDEX "ix" ON "things" ("name", "days")"#,
+            ),
+            (
+                Operation::DropIndex {
+                    table: table(),
+                    name: "ix_things_name".to_owned(),
+                },
+                r#"DROP INDEX "ix_things_name""#,
+            ),
+            (
+                Operation::Update {
+                    table: table(),
+                    set: [
+                        ("days".to_owned(), json!(null)),
+                        ("tags".to_owned(), json!({"a": 1})),
+                    ]
+                    .into(),
+                    matching: [
+                        ("name".to_owned(), json!("x")),
+                        ("share".to_owned(), json!(null)),
+                    ]
+                    .into(),
+                },
+                r#"UPDATE "things" SET "days" = NULL, "tags" = '{"a":1}' WHERE "name" = 'x' AND "share" IS NULL"#,
+            ),
+        ] {
+            let wanted = || vec![sql.to_owned()];
+            assert_eq!(both(&operation, &tables), (wanted(), wanted()));
+            assert!(!needs_rebuild(&operation, Dialect::Sqlite));
+        }
+    }
+
+    #[test]
+    fn a_column_is_changed_in_place_on_postgres_and_by_a_rebuild_on_sqlite() {
+        let alter = Operation::AlterColumn {
+            table: table(),
+            column: Column {
+                nullable: false,
+                default: Some(json!(0)),
+                ..column("open", ColumnType::Integer)
+            },
+        };
+        assert!(
+            needs_rebuild(&alter, Dialect::Sqlite) && !needs_rebuild(&alter, Dialect::Postgres)
+        );
+        let (sqlite, postgres) = both(&alter, &made());
+        assert!(
+            sqlite[0].starts_with(r#"CREATE TABLE "patchbay rebuild" ("#)
+                && sqlite[0].contains(
+                    r#""open" integer NOT NULL DEFAULT 0 CHECK (typeof("open") IN ('integer', 'null'))"#
+                ),
+            "{}",
+            sqlite[0]
+        );
+        assert_eq!(
+            sqlite[1..],
+            [
+                concat!(
+                    r#"INSERT INTO "patchbay rebuild" ("id", "name", "days", "share", "open", "tags") "#,
+                    r#"SELECT "id", "name", "days", "share", COALESCE("open", 0), "tags" FROM "things""#
+                ),
+                r#"DROP TABLE "things""#,
+                r#"ALTER TABLE "patchbay rebuild" RENAME TO "things""#,
+                r#"CREATE UNIQUE INDEX "ix_things_name" ON "things" ("name")"#,
+            ]
+        );
+        assert_eq!(
+            postgres,
+            [
+                r#"ALTER TABLE "things" ALTER COLUMN "open" DROP DEFAULT"#,
+                r#"ALTER TABLE "things" ALTER COLUMN "open" TYPE bigint USING CAST(CAST("open" AS integer) AS bigint)"#,
+                r#"ALTER TABLE "things" ALTER COLUMN "open" SET DEFAULT 0"#,
+                r#"UPDATE "things" SET "open" = 0 WHERE "open" IS NULL"#,
+                r#"ALTER TABLE "things" ALTER COLUMN "open" SET NOT NULL"#,
+            ]
+        );
+        let widen = Operation::AlterColumn {
+            table: table(),
+            column: Column {
+                default: None,
+                ..column("name", ColumnType::Text)
+            },
+        };
+        assert_eq!(
+            render(&widen, &made(), Dialect::Postgres),
+            [
+                r#"ALTER TABLE "things" ALTER COLUMN "name" DROP DEFAULT"#,
+                r#"ALTER TABLE "things" ALTER COLUMN "name" DROP NOT NULL"#,
+            ]
+        );
+    }
+
+    /// Every value that a column of one type can hold, turned into another type: it converts as told, or is refused.
+    #[test]
+    fn values_are_converted_or_refused() {
+        use ColumnType::{Boolean, Integer, Json, Number, Text};
+        let refused: Option<&str> = None;
+        for (from, value, to, wanted) in [
+            (Text, "'12'", Integer, Some("12")),
+            (Text, "'12.5'", Integer, refused),
+            (Text, "'x'", Integer, refused),
+            (Text, "'12.5'", Number, Some("12.5")),
+            (Text, "'x'", Number, refused),
+            (Text, "'TRUE'", Boolean, Some("1")),
+            (Text, "'maybe'", Boolean, refused),
+            (Text, "'[1]'", Json, Some("'[1]'")),
+            (Text, "'x'", Json, refused),
+            (Integer, "12", Text, Some("'12'")),
+            (Integer, "12", Number, Some("12.0")),
+            (Integer, "1", Boolean, Some("1")),
+            (Integer, "2", Boolean, refused),
+            (Integer, "12", Json, Some("'12'")),
+            (Number, "12.0", Integer, Some("12")),
+            (Number, "12.5", Integer, refused),
+            (Boolean, "1", Text, Some("'true'")),
+            (Boolean, "0", Json, Some("'false'")),
+            (Boolean, "1", Integer, Some("1")),
+            (Json, "'[1]'", Text, Some("'[1]'")),
+            (Json, "'[1]'", Integer, refused),
+            (Text, "NULL", Integer, Some("NULL")),
+        ] {
+            let create = Operation::CreateTable {
+                table: table(),
+                columns: vec![Column::id(), column("cell", from)],
+            };
+            let alter = Operation::AlterColumn {
+                table: table(),
+                column: column("cell", to),
+            };
+            let mut tables = Tables::default();
+            let database = rusqlite::Connection::open_in_memory().expect("a database");
+            for sql in render(&create, &tables, Dialect::Sqlite) {
+                database.execute_batch(&sql).expect("created");
+            }
+            tables.apply(&create).expect("a table");
+            let insert = format!("INSERT INTO things (id, cell) VALUES ('x', {value})");
+            database
+                .execute_batch(&format!("PRAGMA foreign_keys = OFF; {insert}"))
+                .expect("a row");
+            let ran = render(&alter, &tables, Dialect::Sqlite)
+                .iter()
+                .try_for_each(|sql| database.execute_batch(sql));
+            let found = ran.ok().map(|()| {
+                database
+                    .query_row("SELECT quote(cell) FROM things", [], |row| {
+                        row.get::<_, String>(0)
+                    })
+                    .expect("the row")
+            });
+            assert_eq!(found.as_deref(), wanted, "{value} from {from:?} to {to:?}");
+        }
     }
 }

@@ -277,4 +277,31 @@ mod tests {
             "{postgres}"
         );
     }
+
+    /// However many rows there are, a page is read from an index that has its order: nothing is sorted.
+    #[test]
+    fn no_page_is_sorted() {
+        let mut database = rusqlite::Connection::open_in_memory().expect("a database");
+        crate::schema::bring_up_to_date(&mut database, std::path::Path::new("x"))
+            .expect("a schema");
+        for filters in 0..16 {
+            let sql = page(Dialect::Sqlite, Filters::of(filters)).sql;
+            let mut plan = database
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .expect("a plan");
+            let steps: Vec<String> = plan
+                .raw_query()
+                .mapped(|row| row.get("detail"))
+                .collect::<Result<_, _>>()
+                .expect("steps");
+            assert!(
+                steps[0].contains("USING INDEX configurations_"),
+                "{filters}: {steps:?}"
+            );
+            assert!(
+                !steps.iter().any(|step| step.contains("TEMP B-TREE")),
+                "{filters}: {steps:?}"
+            );
+        }
+    }
 }

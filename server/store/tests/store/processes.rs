@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use patchbay_store::{ConfigurationQuery, Store, StoreError, StoreSettings, What};
 use serde_json::json;
@@ -119,10 +120,17 @@ fn a_job_that_fails_does_not_undo_its_neighbours() {
             let (owner, name) = match number % 4 {
                 1 => (owner.id, "same".to_owned()),
                 2 => (Uuid::nil(), format!("nobody's {number}")),
+                3 => (owner.id, format!("half {number}")),
                 _ => (owner.id, format!("good {number}")),
             };
+            // The plugin's row refuses null, after the base row has been written.
+            let path = if number % 4 == 3 {
+                json!(null)
+            } else {
+                json!("x")
+            };
             async move {
-                let draft = draft(owner, &name, json!({"path": "x"}));
+                let draft = draft(owner, &name, json!({"path": path}));
                 store.create_configuration(&table, draft, "ann").await
             }
         });
@@ -143,8 +151,11 @@ fn a_job_that_fails_does_not_undo_its_neighbours() {
             count(|error| matches!(error, StoreError::NotFound(What::DataProduct))),
             10
         );
+        assert_eq!(count(|error| matches!(error, StoreError::Invalid(_))), 10);
         let good: Vec<_> = answers.into_iter().flatten().collect();
-        assert_eq!(good.len(), 21);
+        assert_eq!(good.len(), 11);
+        let exported: Vec<_> = store.export().try_collect().await.expect("an export");
+        assert_eq!(exported.len(), good.len(), "what failed has left nothing");
         for made in good {
             assert_eq!(store.configuration(made.id).await, Ok(Some(made.clone())));
             assert_eq!(store.revisions(made.id).await.expect("a history").len(), 1);

@@ -1,0 +1,224 @@
+//! The tables of one plugin, as its steps make them: each operation is tried here before it is SQL.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use super::{BASE_TABLE, Column, Operation};
+use crate::name::TableName;
+
+/// The tables of one plugin, as its steps make them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tables(pub BTreeMap<TableName, Table>);
+
+/// One table.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Table {
+    /// Its columns, in order.
+    pub columns: IndexMap<String, Column>,
+    /// Its indexes: columns and whether unique, by name.
+    pub indexes: BTreeMap<String, (Vec<String>, bool)>,
+}
+
+impl Tables {
+    /// Applies one operation, or says why it cannot be.
+    pub fn apply(&mut self, operation: &Operation) -> Result<(), String> {
+        let name = operation.table().clone();
+        if let Operation::CreateTable { columns, .. } = operation {
+            if self.0.contains_key(&name) {
+                return Err(format!("the table {name} is there already"));
+            }
+            let mut table = Table::default();
+            for column in columns {
+                if table
+                    .columns
+                    .insert(column.name.clone(), column.clone())
+                    .is_some()
+                {
+                    return Err(format!("the column {} is there twice", column.name));
+                }
+            }
+            check_id(&table)?;
+            self.0.insert(name, table);
+            return Ok(());
+        }
+        let Some(table) = self.0.get_mut(&name) else {
+            return Err(format!("there is no table {name} at this step"));
+        };
+        let lacks = |table: &Table, column: &str| match table.columns.contains_key(column) {
+            true => Ok(()),
+            false => Err(format!(
+                "the table {name} has no column {column} at this step"
+            )),
+        };
+        match operation {
+            Operation::CreateTable { .. } => {}
+            Operation::DropTable { .. } => {
+                self.0.remove(&name);
+            }
+            Operation::AddColumn { column, .. } => {
+                if table.columns.contains_key(&column.name) {
+                    return Err(format!(
+                        "the table {name} has a column {} already",
+                        column.name
+                    ));
+                }
+                if column.primary_key || column.references.is_some() {
+                    return Err(
+                        "a column that is added later can be neither key nor reference".to_owned(),
+                    );
+                }
+                if !column.nullable && column.default.is_none() {
+                    return Err(format!(
+                        "the column {} is not nullable, so the rows that are there need a default",
+                        column.name
+                    ));
+                }
+                table.columns.insert(column.name.clone(), column.clone());
+            }
+            Operation::RenameColumn { from, to, .. } => {
+                lacks(table, from)?;
+                not_id(from)?;
+                if table.columns.contains_key(to) {
+                    return Err(format!("the table {name} has a column {to} already"));
+                }
+                table.columns = std::mem::take(&mut table.columns)
+                    .into_iter()
+                    .map(|(key, mut column)| {
+                        if key == *from {
+                            column.name.clone_from(to);
+                            (to.clone(), column)
+                        } else {
+                            (key, column)
+                        }
+                    })
+                    .collect();
+                for (columns, _) in table.indexes.values_mut() {
+                    for column in columns.iter_mut().filter(|column| *column == from) {
+                        column.clone_from(to);
+                    }
+                }
+            }
+            Operation::DropColumn { column, .. } => {
+                lacks(table, column)?;
+                not_id(column)?;
+                if let Some((index, _)) = table
+                    .indexes
+                    .iter()
+                    .find(|(_, (columns, _))| columns.contains(column))
+                {
+                    return Err(format!(
+                        "the index {index} uses the column {column}; drop the index first"
+                    ));
+                }
+                table.columns.shift_remove(column);
+            }
+            Operation::AlterColumn { column, .. } => {
+                lacks(table, &column.name)?;
+                not_id(&column.name)?;
+                if column.primary_key || column.references.is_some() {
+                    return Err("a column cannot become key or reference later".to_owned());
+                }
+                table.columns.insert(column.name.clone(), column.clone());
+            }
+            Operation::CreateIndex {
+                name: index,
+                columns,
+                unique,
+                ..
+            } => {
+                for column in columns {
+                    lacks(table, column)?;
+                }
+                if table
+                    .indexes
+                    .insert(index.clone(), (columns.clone(), *unique))
+                    .is_some()
+                {
+                    return Err(format!("the index {index} is there already"));
+                }
+            }
+            Operation::DropIndex { name: index, .. } => {
+                if table.indexes.remove(index).is_none() {
+                    return Err(format!("there is no index {index} at this step"));
+                }
+            }
+            Operation::Update { set, matching, .. } => {
+                for column in set.keys().chain(matching.keys()) {
+                    lacks(table, column)?;
+                }
+                if let Some(column) = set.keys().find(|column| not_id(column).is_err()) {
+                    return Err(format!("the column {column} is never written by a step"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_id(column: &str) -> Result<(), String> {
+    if column == "id" {
+        Err("the column id is what ties the table to its rows".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// A plugin table's `id` is what makes deletion and joins right, so anything else is refused.
+fn check_id(table: &Table) -> Result<(), String> {
+    let remedy = format!(
+        "the table's `id` must be its only primary key and a foreign key to {BASE_TABLE} on delete cascade; \
+         write column.id() as its first column"
+    );
+    let other_key = table
+        .columns
+        .values()
+        .any(|column| column.primary_key && column.name != "id");
+    match table.columns.get("id") {
+        Some(id) if *id == Column::id() && !other_key => Ok(()),
+        _ => Err(remedy),
+    }
+}
+
+/// What undoes `up`, where that can be derived: `before` is what the tables are when it runs.
+pub fn derive_down(up: &[Operation], before: &Tables) -> Option<Vec<Operation>> {
+    let mut tables = before.clone();
+    let mut down = Vec::new();
+    for operation in up {
+        let undo = match operation {
+            Operation::CreateTable { table, .. } => Operation::DropTable {
+                table: table.clone(),
+            },
+            Operation::AddColumn { table, column } => Operation::DropColumn {
+                table: table.clone(),
+                column: column.name.clone(),
+            },
+            Operation::RenameColumn { table, from, to } => Operation::RenameColumn {
+                table: table.clone(),
+                from: to.clone(),
+                to: from.clone(),
+            },
+            Operation::CreateIndex { table, name, .. } => Operation::DropIndex {
+                table: table.clone(),
+                name: name.clone(),
+            },
+            Operation::DropIndex { table, name } => {
+                let (columns, unique) = tables.0.get(table)?.indexes.get(name)?.clone();
+                Operation::CreateIndex {
+                    table: table.clone(),
+                    name: name.clone(),
+                    columns,
+                    unique,
+                }
+            }
+            Operation::DropTable { .. }
+            | Operation::DropColumn { .. }
+            | Operation::AlterColumn { .. }
+            | Operation::Update { .. } => return None,
+        };
+        down.push(undo);
+        tables.apply(operation).ok()?;
+    }
+    down.reverse();
+    Some(down)
+}

@@ -63,6 +63,22 @@ pub struct LastError {
     pub mistakes: Vec<String>,
 }
 
+impl LastError {
+    /// An error that is one sentence, noticed now.
+    pub(crate) fn plain(stage: &str, message: String, version: Option<String>) -> LastError {
+        LastError {
+            stage: stage.to_owned(),
+            hook: None,
+            mistakes: vec![message.clone()],
+            message,
+            file: None,
+            line: None,
+            at: OffsetDateTime::now_utc(),
+            version,
+        }
+    }
+}
+
 /// A plugin in short.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PluginStatus {

@@ -5,45 +5,37 @@
 //! version can no longer write.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use patchbay_lua::{self as lua, Sandbox, SettingsLookup};
-use patchbay_plugin::Map;
-use patchbay_plugin::definition::Definition;
-use patchbay_plugin::field::{Field, parse_values};
-use patchbay_plugin::migration::{AppliedMigration, Origin as StepOrigin, PendingMigration, plan};
-use patchbay_plugin::name::{PluginName, nearest};
+use patchbay_lua::{Sandbox, SettingsLookup};
+use patchbay_plugin::migration::{AppliedMigration, plan};
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::{Store, StoreError};
-use semver::Version;
-use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
+use patchbay_store::Store;
 
 use crate::RequestError;
-use crate::discovery::{Bundle, Origin, Place, ReadError, Scan, scan};
+use crate::discovery::{Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
-use crate::form::{FormKeeper, compute, last_error};
-use crate::generation::{ActivePlugin, Entry, Failure, Finding, Generation, Icon};
+use crate::form::last_error;
+use crate::generation::{Entry, Failure, Finding, Generation};
 use crate::plugins::plugin_not_found;
 use crate::settings::{RegistrySettings, Shipped};
-use crate::wire::{LastError, MigrationView, ReloadSummary};
+use crate::wire::{LastError, ReloadSummary};
+
+mod activation;
+mod plugin_settings;
+mod slot;
+
+use activation::{Activation, Claims};
+use plugin_settings::settings_of;
+use slot::{Loaded, Slot, differs, fingerprint};
+
+pub(crate) use activation::migration_views;
+pub(crate) use slot::Touched;
 
 /// How many plugins are loaded at once; more only wait for the sandbox's threads.
 const LOADS_AT_ONCE: usize = 16;
-
-/// Which files may have changed.
-#[derive(Debug, Clone, Default)]
-pub(crate) enum Touched {
-    /// Nothing; only what failed before is tried again.
-    #[default]
-    Nothing,
-    /// These paths, or what lies below them.
-    Paths(BTreeSet<PathBuf>),
-    /// Anything.
-    Everything,
-}
 
 /// How a slot is known: its plugin path, whether it is an example, and its label. Slots are in the order of places.
 type Key = (usize, bool, String);
@@ -57,72 +49,6 @@ pub(crate) struct Builder {
     sandbox: Sandbox,
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
-}
-
-/// What is known of one place.
-struct Slot {
-    place: Place,
-    /// What was read last.
-    bundle: Option<Bundle>,
-    /// The newest version that loads.
-    loaded: Option<Loaded>,
-    /// Why what was read last does not load.
-    load_failure: Option<Arc<Failure>>,
-    /// What serves.
-    active: Option<Arc<ActivePlugin>>,
-    /// Why the newest version that loads does not serve.
-    failure: Option<Arc<Failure>>,
-    warnings: Vec<String>,
-    enabled: bool,
-    since: u64,
-}
-
-#[derive(Clone)]
-struct Loaded {
-    plugin: lua::Plugin,
-    fingerprint: [u8; 32],
-    icon: Option<Icon>,
-}
-
-impl Slot {
-    fn new(place: Place) -> Slot {
-        Slot {
-            place,
-            bundle: None,
-            loaded: None,
-            load_failure: None,
-            active: None,
-            failure: None,
-            warnings: Vec::new(),
-            enabled: false,
-            since: 0,
-        }
-    }
-
-    /// The definition by which the place is known: of the newest version that loads, else of what serves.
-    fn definition(&self) -> Option<&Arc<Definition>> {
-        match (&self.load_failure, &self.loaded, &self.active) {
-            (None, Some(loaded), _) => Some(loaded.plugin.definition()),
-            (_, _, Some(active)) => Some(active.definition()),
-            (_, Some(loaded), None) => Some(loaded.plugin.definition()),
-            _ => None,
-        }
-    }
-
-    fn selectable(&self) -> Option<(Arc<Definition>, String, bool)> {
-        Some((
-            self.definition()?.clone(),
-            self.place.location(),
-            self.place.example,
-        ))
-    }
-
-    fn fail_load(&mut self, error: LastError) {
-        self.load_failure = Some(Arc::new(Failure {
-            state: PluginState::Failed,
-            error,
-        }));
-    }
 }
 
 /// Runs over the definitions of slots as the selection wants them.
@@ -269,7 +195,7 @@ impl Builder {
                 }
                 Err(ReadError::Failed(reason)) => {
                     slot.bundle = None;
-                    slot.fail_load(plain_error(
+                    slot.fail_load(LastError::plain(
                         "read",
                         format!("{}: {reason}", place.label()),
                         None,
@@ -345,7 +271,7 @@ impl Builder {
                         .get(key.0 - 1)
                         .map(|path| path.display().to_string())
                         .unwrap_or_default();
-                    slot.fail_load(plain_error(
+                    slot.fail_load(LastError::plain(
                         "read",
                         format!("the plugin path {path}: {reason}"),
                         None,
@@ -550,275 +476,6 @@ impl Builder {
     }
 }
 
-impl Slot {
-    fn reject(&mut self, state: PluginState, stage: &str, message: String) {
-        let version = self
-            .definition()
-            .map(|definition| definition.version.clone());
-        let mut error = plain_error(stage, message, version);
-        error.file = Some(self.entry_file());
-        self.failure = Some(Arc::new(Failure { state, error }));
-    }
-
-    fn entry_file(&self) -> String {
-        match &self.place.origin {
-            Origin::File(_) => self.place.label(),
-            Origin::Embedded(_) | Origin::Folder(_) => format!("{}/plugin.lua", self.place.label()),
-        }
-    }
-
-    /// Reads the icon again, which lies beside the code and may change without it.
-    fn refresh_icon(&mut self) {
-        let (Some(bundle), Some(loaded)) = (&self.bundle, &mut self.loaded) else {
-            return;
-        };
-        let name = &loaded.plugin.definition().platform.icon_name;
-        let svg = self.place.icon(name, bundle);
-        if loaded.icon.as_ref().map(|icon| &icon.svg) != svg.as_ref() || loaded.icon.is_none() {
-            loaded.icon = svg.map(Icon::new);
-            loaded.fingerprint =
-                with_icon(fingerprint(bundle, &loaded.plugin), loaded.icon.as_ref());
-        }
-    }
-}
-
-impl Touched {
-    /// Whether the plugin at `place` has to be read again.
-    fn concerns(&self, place: &Place, scan: &Scan, slot: &Slot) -> bool {
-        let libs_differ = || {
-            let (Some(bundle), Some(libs)) = (&slot.bundle, scan.libs.get(&place.root)) else {
-                return true;
-            };
-            !Arc::ptr_eq(&bundle.source.libs, libs) && bundle.source.libs != *libs
-        };
-        match self {
-            Touched::Nothing => false,
-            Touched::Everything => true,
-            Touched::Paths(paths) => {
-                let own = match &place.origin {
-                    Origin::Embedded(_) => false,
-                    Origin::Folder(folder) => paths.iter().any(|path| path.starts_with(folder)),
-                    Origin::File(file) => paths
-                        .iter()
-                        .any(|path| path == file || is_icon_beside(path, file)),
-                };
-                own || libs_differ()
-            }
-        }
-    }
-}
-
-fn is_icon_beside(path: &Path, file: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "svg") && path.parent() == file.parent()
-}
-
-/// Whether a plugin that was read again is another one: its files differ, or a module that it requires does.
-fn differs(before: &Bundle, now: &Bundle, slot: &Slot) -> bool {
-    if before.fingerprint != now.fingerprint {
-        return true;
-    }
-    match (&slot.load_failure, &slot.loaded) {
-        (None, Some(loaded)) => loaded
-            .plugin
-            .required_libs()
-            .iter()
-            .any(|name| before.source.libs.get(name) != now.source.libs.get(name)),
-        // It is not known what a plugin that does not load would require.
-        _ => true,
-    }
-}
-
-/// The hash of the code that a loaded plugin was made from.
-fn fingerprint(bundle: &Bundle, plugin: &lua::Plugin) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(bundle.fingerprint);
-    for name in plugin.required_libs() {
-        hash.update(name.as_bytes());
-        hash.update(
-            bundle
-                .source
-                .libs
-                .get(name)
-                .map(|text| text.as_bytes())
-                .unwrap_or_default(),
-        );
-    }
-    hash.finalize().into()
-}
-
-fn with_icon(fingerprint: [u8; 32], icon: Option<&Icon>) -> [u8; 32] {
-    match icon {
-        None => fingerprint,
-        Some(icon) => Sha256::new()
-            .chain_update(fingerprint)
-            .chain_update(&icon.svg)
-            .finalize()
-            .into(),
-    }
-}
-
-/// The names, aliases and tables that are taken, and by whom.
-#[derive(Default)]
-struct Claims {
-    names: HashMap<String, String>,
-    tables: HashMap<String, String>,
-}
-
-impl Claims {
-    fn take(&mut self, definition: &Definition, label: &str) {
-        for name in std::iter::once(&definition.name).chain(&definition.aliases) {
-            self.names
-                .insert(name.as_str().to_owned(), label.to_owned());
-        }
-        if let Some(table) = &definition.table {
-            self.tables
-                .insert(table.as_str().to_owned(), label.to_owned());
-        }
-    }
-
-    fn check(&self, definition: &Definition) -> Result<(), String> {
-        for name in std::iter::once(&definition.name).chain(&definition.aliases) {
-            if let Some(owner) = self.names.get(name.as_str()) {
-                return Err(format!(
-                    "expected a name and aliases that no other plugin has, found \"{name}\", which {owner} has (rename one of the two)"
-                ));
-            }
-        }
-        if let Some(table) = &definition.table
-            && let Some(owner) = self.tables.get(table.as_str())
-        {
-            return Err(format!(
-                "expected a table of the plugin's own, found \"{table}\", which {owner} has (set another `table`)"
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// What it takes to make a loaded plugin serve.
-struct Activation<'a> {
-    store: &'a Store,
-    auto_migrate: bool,
-}
-
-impl Activation<'_> {
-    async fn activate(
-        &self,
-        loaded: &Loaded,
-        serving: Option<&Arc<ActivePlugin>>,
-        history: &[AppliedMigration],
-        claims: &Claims,
-    ) -> Result<ActivePlugin, Failure> {
-        let definition = loaded.plugin.definition();
-        let fail = |state, stage: &str, message: String| Failure {
-            state,
-            error: plain_error(stage, message, Some(definition.version.clone())),
-        };
-        let failed = |stage: &str, message: String| fail(PluginState::Failed, stage, message);
-        self.check_requires(definition)
-            .map_err(|reason| fail(PluginState::Incompatible, "requires", reason))?;
-        claims
-            .check(definition)
-            .map_err(|reason| failed("collision", reason))?;
-        let plan = plan(definition, history).map_err(|error| failed("plan", error.to_string()))?;
-        let served_table = serving.and_then(|active| active.table.as_ref());
-        let before = serving.and_then(|active| active.form.peek());
-        let form = compute(&loaded.plugin, self.store, served_table, None).await;
-        if let (Some(error), Some(before)) = (&form.failure, &before)
-            && before.good.is_some()
-        {
-            return Err(Failure {
-                state: PluginState::Failed,
-                error: error.as_ref().clone(),
-            });
-        }
-        if let Some(step) = plan.pending.iter().find(|step| !self.may_run(step)) {
-            let what = if step.expands {
-                "auto_migrate is off"
-            } else {
-                "it does more than add"
-            };
-            return Err(fail(
-                PluginState::PendingMigration,
-                "migration",
-                format!(
-                    "the migration {} waits to be told, because {what}; run `patchbay plugin migrate {}`",
-                    step.migration.id, definition.name
-                ),
-            ));
-        }
-        let applied = if plan.pending.is_empty() {
-            self.store.record_definition(definition).await
-        } else {
-            self.store.migrate(definition, &plan, "server").await
-        };
-        applied.map_err(|error| match error {
-            StoreError::TableTaken { .. } => failed("collision", error.to_string()),
-            StoreError::Migration { .. } => failed("migration", error.to_string()),
-            other => failed("store", other.to_string()),
-        })?;
-        Ok(ActivePlugin {
-            plugin: loaded.plugin.clone(),
-            fingerprint: loaded.fingerprint,
-            icon: loaded.icon.clone(),
-            table: definition
-                .table
-                .is_some()
-                .then(|| self.store.table(definition, &plan)),
-            form: FormKeeper::holding(Arc::new(form)),
-            hook_error: Default::default(),
-        })
-    }
-
-    fn check_requires(&self, definition: &Definition) -> Result<(), String> {
-        let (Some(requires), Ok(own)) = (
-            &definition.requires,
-            Version::parse(env!("CARGO_PKG_VERSION")),
-        ) else {
-            return Ok(());
-        };
-        if requires.matches(&own) {
-            return Ok(());
-        }
-        Err(format!(
-            "the plugin requires Patchbay {requires}, and this is {own}; install a version of it that fits"
-        ))
-    }
-
-    fn may_run(&self, step: &PendingMigration) -> bool {
-        step.origin == StepOrigin::Baseline || (step.expands && self.auto_migrate)
-    }
-}
-
-/// The history and what is pending, as answers show them.
-pub(crate) fn migration_views(
-    history: &[AppliedMigration],
-    pending: &[PendingMigration],
-) -> Vec<MigrationView> {
-    let applied = history.iter().map(|step| MigrationView {
-        id: step.migration.id.to_string(),
-        path: step.migration.path.clone(),
-        state: if step.origin == StepOrigin::Baseline {
-            "baseline"
-        } else {
-            "applied"
-        }
-        .to_owned(),
-        checksum: step.checksum.clone(),
-        applied_at: Some(step.applied_at),
-        applied_by: Some(step.applied_by.clone()),
-    });
-    let pending = pending.iter().map(|step| MigrationView {
-        id: step.migration.id.to_string(),
-        path: step.migration.path.clone(),
-        state: "pending".to_owned(),
-        checksum: step.migration.checksum(),
-        applied_at: None,
-        applied_by: None,
-    });
-    applied.chain(pending).collect()
-}
-
 /// What differs between two generations, and whether anything does.
 fn compare(before: &Generation, now: &Generation) -> (ReloadSummary, bool) {
     let mut summary = ReloadSummary {
@@ -876,78 +533,5 @@ fn same_failure(a: Option<&Failure>, b: Option<&Failure>) -> bool {
                 && a.error.version == b.error.version
         }
         _ => false,
-    }
-}
-
-fn plain_error(stage: &str, message: String, version: Option<String>) -> LastError {
-    LastError {
-        stage: stage.to_owned(),
-        hook: None,
-        mistakes: vec![message.clone()],
-        message,
-        file: None,
-        line: None,
-        at: OffsetDateTime::now_utc(),
-        version,
-    }
-}
-
-/// The operator's values for the settings that a plugin declares, checked and with defaults. From the environment every
-/// value comes as text, so a text is read as what the field wants.
-fn settings_of(
-    values: &BTreeMap<String, Map>,
-    name: &PluginName,
-    fields: &[Field],
-) -> Result<Map, Vec<String>> {
-    let given = values
-        .get(&name.as_str().to_lowercase())
-        .cloned()
-        .unwrap_or_default();
-    let mut mistakes = Vec::new();
-    let mut input = Map::new();
-    for (key, value) in given {
-        let Some(field) = fields.iter().find(|field| field.name.as_str() == key) else {
-            let near = nearest(&key, fields.iter().map(|field| field.name.as_str()));
-            mistakes.push(match near {
-                Some(near) => format!("[plugins.{name}] has `{key}`, which is no setting of it (did you mean `{near}`?)"),
-                None => format!("[plugins.{name}] has `{key}`, which is no setting of it"),
-            });
-            continue;
-        };
-        let wants_text = ["string", "enum"].contains(&field.kind.word());
-        let value = match value {
-            serde_json::Value::String(text) if !wants_text => {
-                serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
-            }
-            other => other,
-        };
-        input.insert(key, value);
-    }
-    // A setting that is required and not given stops only the hook that needs it, not the plugin: its form still works.
-    let optional: Vec<Field> = fields
-        .iter()
-        .cloned()
-        .map(|field| Field {
-            required: false,
-            ..field
-        })
-        .collect();
-    match parse_values(&optional, &input, &Vec::new()) {
-        Ok(values) if mistakes.is_empty() => Ok(values),
-        Ok(_) => Err(mistakes),
-        Err(errors) => {
-            mistakes.extend(errors.iter().map(|error| {
-                let place: Vec<String> = error
-                    .loc
-                    .iter()
-                    .map(|step| match step {
-                        patchbay_plugin::validation::LocStep::Key(key) => key.clone(),
-                        patchbay_plugin::validation::LocStep::Index(index) => index.to_string(),
-                    })
-                    .collect();
-                format!("[plugins.{name}] {}: {}", place.join("."), error.msg)
-            }));
-            Err(mistakes)
-        }
     }
 }

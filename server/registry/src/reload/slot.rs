@@ -1,0 +1,199 @@
+//! What is known of one place: what was read, what loads, what serves, and what changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use patchbay_lua as lua;
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::platform::PluginState;
+use sha2::{Digest, Sha256};
+
+use crate::discovery::{Bundle, Origin, Place, Scan};
+use crate::generation::{ActivePlugin, Failure, Icon};
+use crate::wire::LastError;
+
+/// Which files may have changed.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Touched {
+    /// Nothing; only what failed before is tried again.
+    #[default]
+    Nothing,
+    /// These paths, or what lies below them.
+    Paths(BTreeSet<PathBuf>),
+    /// Anything.
+    Everything,
+}
+
+/// What is known of one place.
+pub(super) struct Slot {
+    pub(super) place: Place,
+    /// What was read last.
+    pub(super) bundle: Option<Bundle>,
+    /// The newest version that loads.
+    pub(super) loaded: Option<Loaded>,
+    /// Why what was read last does not load.
+    pub(super) load_failure: Option<Arc<Failure>>,
+    /// What serves.
+    pub(super) active: Option<Arc<ActivePlugin>>,
+    /// Why the newest version that loads does not serve.
+    pub(super) failure: Option<Arc<Failure>>,
+    pub(super) warnings: Vec<String>,
+    pub(super) enabled: bool,
+    pub(super) since: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) plugin: lua::Plugin,
+    pub(super) fingerprint: [u8; 32],
+    pub(super) icon: Option<Icon>,
+}
+
+impl Slot {
+    pub(super) fn new(place: Place) -> Slot {
+        Slot {
+            place,
+            bundle: None,
+            loaded: None,
+            load_failure: None,
+            active: None,
+            failure: None,
+            warnings: Vec::new(),
+            enabled: false,
+            since: 0,
+        }
+    }
+
+    /// The definition by which the place is known: of the newest version that loads, else of what serves.
+    pub(super) fn definition(&self) -> Option<&Arc<Definition>> {
+        match (&self.load_failure, &self.loaded, &self.active) {
+            (None, Some(loaded), _) => Some(loaded.plugin.definition()),
+            (_, _, Some(active)) => Some(active.definition()),
+            (_, Some(loaded), None) => Some(loaded.plugin.definition()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn selectable(&self) -> Option<(Arc<Definition>, String, bool)> {
+        Some((
+            self.definition()?.clone(),
+            self.place.location(),
+            self.place.example,
+        ))
+    }
+
+    pub(super) fn fail_load(&mut self, error: LastError) {
+        self.load_failure = Some(Arc::new(Failure {
+            state: PluginState::Failed,
+            error,
+        }));
+    }
+}
+
+impl Slot {
+    pub(super) fn reject(&mut self, state: PluginState, stage: &str, message: String) {
+        let version = self
+            .definition()
+            .map(|definition| definition.version.clone());
+        let mut error = LastError::plain(stage, message, version);
+        error.file = Some(self.entry_file());
+        self.failure = Some(Arc::new(Failure { state, error }));
+    }
+
+    pub(super) fn entry_file(&self) -> String {
+        match &self.place.origin {
+            Origin::File(_) => self.place.label(),
+            Origin::Embedded(_) | Origin::Folder(_) => format!("{}/plugin.lua", self.place.label()),
+        }
+    }
+
+    /// Reads the icon again, which lies beside the code and may change without it.
+    pub(super) fn refresh_icon(&mut self) {
+        let (Some(bundle), Some(loaded)) = (&self.bundle, &mut self.loaded) else {
+            return;
+        };
+        let name = &loaded.plugin.definition().platform.icon_name;
+        let svg = self.place.icon(name, bundle);
+        if loaded.icon.as_ref().map(|icon| &icon.svg) != svg.as_ref() || loaded.icon.is_none() {
+            loaded.icon = svg.map(Icon::new);
+            loaded.fingerprint =
+                with_icon(fingerprint(bundle, &loaded.plugin), loaded.icon.as_ref());
+        }
+    }
+}
+
+impl Touched {
+    /// Whether the plugin at `place` has to be read again.
+    pub(super) fn concerns(&self, place: &Place, scan: &Scan, slot: &Slot) -> bool {
+        let libs_differ = || {
+            let (Some(bundle), Some(libs)) = (&slot.bundle, scan.libs.get(&place.root)) else {
+                return true;
+            };
+            !Arc::ptr_eq(&bundle.source.libs, libs) && bundle.source.libs != *libs
+        };
+        match self {
+            Touched::Nothing => false,
+            Touched::Everything => true,
+            Touched::Paths(paths) => {
+                let own = match &place.origin {
+                    Origin::Embedded(_) => false,
+                    Origin::Folder(folder) => paths.iter().any(|path| path.starts_with(folder)),
+                    Origin::File(file) => paths
+                        .iter()
+                        .any(|path| path == file || is_icon_beside(path, file)),
+                };
+                own || libs_differ()
+            }
+        }
+    }
+}
+
+fn is_icon_beside(path: &Path, file: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "svg") && path.parent() == file.parent()
+}
+
+/// Whether a plugin that was read again is another one: its files differ, or a module that it requires does.
+pub(super) fn differs(before: &Bundle, now: &Bundle, slot: &Slot) -> bool {
+    if before.fingerprint != now.fingerprint {
+        return true;
+    }
+    match (&slot.load_failure, &slot.loaded) {
+        (None, Some(loaded)) => loaded
+            .plugin
+            .required_libs()
+            .iter()
+            .any(|name| before.source.libs.get(name) != now.source.libs.get(name)),
+        // It is not known what a plugin that does not load would require.
+        _ => true,
+    }
+}
+
+/// The hash of the code that a loaded plugin was made from.
+pub(super) fn fingerprint(bundle: &Bundle, plugin: &lua::Plugin) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(bundle.fingerprint);
+    for name in plugin.required_libs() {
+        hash.update(name.as_bytes());
+        hash.update(
+            bundle
+                .source
+                .libs
+                .get(name)
+                .map(|text| text.as_bytes())
+                .unwrap_or_default(),
+        );
+    }
+    hash.finalize().into()
+}
+
+fn with_icon(fingerprint: [u8; 32], icon: Option<&Icon>) -> [u8; 32] {
+    match icon {
+        None => fingerprint,
+        Some(icon) => Sha256::new()
+            .chain_update(fingerprint)
+            .chain_update(&icon.svg)
+            .finalize()
+            .into(),
+    }
+}

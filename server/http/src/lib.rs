@@ -51,6 +51,8 @@ mod plugins;
 mod request_id;
 mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -253,9 +253,16 @@ mod tests {
             let id = operation["operationId"].as_str().expect("an id");
             assert!(ids.insert(id.to_owned()), "{id} stands twice");
             let responses = operation["responses"].as_object().expect("responses");
-            assert!(responses.keys().any(|status| status.starts_with('2')), "{name}");
+            assert!(
+                responses.keys().any(|status| status.starts_with('2')),
+                "{name}"
+            );
             assert!(responses.contains_key("500"), "{name}");
-            assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{name}");
+            assert_eq!(
+                operation["tags"].as_array().map(Vec::len),
+                Some(1),
+                "{name}"
+            );
             let in_path = name.matches('{').count();
             let named = operation["parameters"].as_array().map_or(0, |parameters| {
                 let in_path = |parameter: &&Value| parameter["in"] == "path";
@@ -267,7 +274,10 @@ mod tests {
         collect_refs(&document, &mut refs);
         for reference in refs {
             let pointer = reference.trim_start_matches('#');
-            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{reference} leads nowhere"
+            );
         }
     }
 

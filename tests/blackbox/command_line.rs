@@ -1,0 +1,217 @@
+//! The verbs.
+
+use crate::harness::{Folder, Server, for_each_database, run, run_with};
+use crate::world::{bigquery, plugin};
+
+#[test]
+fn help_names_every_verb() {
+    let folder = Folder::new();
+    let help = run(&folder, &["--help"]).well();
+    for word in ["serve", "plugin", "catalogue", "health", "--config", "--database-url", "--plugin-path", "--log"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    for verb in [&["serve", "--help"][..], &["plugin", "--help"], &["plugin", "check", "--help"], &["catalogue", "apply", "--help"]] {
+        assert!(!run(&folder, verb).well().is_empty(), "{verb:?}");
+    }
+    assert!(run(&folder, &["--version"]).well().contains(env!("CARGO_PKG_VERSION")));
+    let complaint = run(&folder, &["plugin", "chekc"]).badly();
+    assert!(complaint.contains("check"), "{complaint}");
+    assert!(!folder.path("data").exists());
+}
+
+#[test]
+fn plugin_check_shows_the_configured_set() {
+    let folder = Folder::new();
+    folder.write("lua-plugins/bigquery.lua", bigquery("1.2.3", "Dataset"));
+    let said = run(&folder, &["plugin", "check"]).well();
+    let line = |name: &str| {
+        said.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
+    };
+    for name in ["DatabricksDataOutput", "GlueDataOutput", "RedshiftDataOutput", "SnowflakeDataOutput"] {
+        let line = line(name);
+        assert!(line.contains("found") && line.contains("1.0.0"), "{line}");
+        assert!(line.contains("migrations/0001_create_table.lua"), "{line}");
+    }
+    let own = line("BigQueryDataOutput");
+    assert!(own.contains("1.2.3") && own.contains("lua-plugins/bigquery.lua"), "{own}");
+    assert!(!said.contains("S3DataOutput"), "what is off is not checked: {said}");
+    let last = said.lines().last().expect("a last line");
+    assert!(last.contains("5 plugins registered"), "{last}");
+}
+
+#[test]
+fn plugin_check_fails_when_a_plugin_does() {
+    for (source, says) in [
+        ("return patchbay.plugin {".to_owned(), "bad.lua:1"),
+        (plugin("BadDataOutput", "feilds = {},"), "did you mean `fields`?"),
+        (plugin("BadDataOutput", "ui_metadata = function() error('no form') end,"), "no form"),
+        (plugin("BadDataOutput", "requires = \">=99\","), ">=99"),
+        (plugin("SnowflakeDataOutput2", "table = \"snowflake_data_output_configurations\","), "snowflake_data_output_configurations"),
+        ("return 5".to_owned(), "patchbay.plugin"),
+    ] {
+        let folder = Folder::new();
+        folder.write("lua-plugins/bad.lua", source);
+        let finished = run(&folder, &["plugin", "check"]);
+        assert_eq!(finished.code, Some(1), "{finished:#?}");
+        assert!(finished.stdout.contains("FAILED") && finished.stdout.contains(says), "{says}: {finished:#?}");
+        assert!(finished.stdout.contains("SnowflakeDataOutput"), "the others are shown as well: {finished:#?}");
+        let last = finished.stdout.lines().last().expect("a last line");
+        assert!(last.contains("4 plugins registered") || last.contains("5 plugins registered"), "{last}");
+    }
+    let finished = run_with(&Folder::new(), |options| {
+        options.env("ENABLED_PLUGINS", "SnowflakeDataOutptu").arg("plugin").arg("check");
+    });
+    assert_eq!(finished.code, Some(1), "{finished:#?}");
+    assert!(finished.stdout.contains("did you mean \"SnowflakeDataOutput\"?"), "{finished:#?}");
+}
+
+#[test]
+fn plugin_check_can_be_told_where_to_look() {
+    let folder = Folder::new();
+    folder.write("mine/plugin.lua", bigquery("1.0.0", "Dataset"));
+    let said = run(&folder, &["--plugin-path", "mine", "plugin", "check"]).well();
+    assert!(said.contains("BigQueryDataOutput"), "{said}");
+    let said = run(&folder, &["plugin", "check", "--plugin-path", "mine"]).well();
+    assert!(said.contains("BigQueryDataOutput"), "{said}");
+    folder.write("settings.toml", "plugin_paths = [\"mine\"]\nenabled_plugins = []\n");
+    let said = run(&folder, &["plugin", "check", "--config", "settings.toml"]).well();
+    assert!(said.contains("BigQueryDataOutput") && said.contains("1 plugins registered"), "{said}");
+}
+
+#[test]
+fn plugin_migrations_prints_each_plugins_files() {
+    let folder = Folder::new();
+    folder.write("lua-plugins/bigquery.lua", bigquery("1.0.0", "Dataset"));
+    let said = run(&folder, &["plugin", "migrations"]).well();
+    let mut lines = said.lines();
+    let after = |name: &str, lines: &mut std::str::Lines<'_>| {
+        assert!(lines.any(|line| line.trim() == name), "{name}: {said}");
+        lines.next().expect("a migration").to_owned()
+    };
+    let derived = after("BigQueryDataOutput", &mut lines);
+    assert!(derived.contains("derived"), "{derived}");
+    for name in ["DatabricksDataOutput", "GlueDataOutput", "RedshiftDataOutput", "SnowflakeDataOutput"] {
+        let line = after(name, &mut lines);
+        assert!(line.contains("migrations/0001_create_table.lua"), "{name}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn catalogue_apply_shows_the_difference_first() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file(
+                "more.toml",
+                "[[platform]]\nname = \"Lakes\"\n[[platform.service]]\nname = \"Lake\"\n\
+                 result_string_template = \"{path}\"\noptions = [\"a\"]\n\n[[environment]]\nname = \"development\"\n\
+                 acronym = \"d\"\nis_default = true\n",
+            );
+            options.file("bad.toml", "[[platform]]\nnmae = \"Lakes\"\n");
+            options.file("worse.toml", "[[platform]\n");
+        });
+        let before = server.get("configuration/platforms").await.is(200).json();
+        let said = server.run(&["catalogue", "apply", "more.toml", "--dry-run"]).well();
+        for words in ["+ platform Lakes", "+ service Lakes / Lake", "[\"a\"]", "~ environment development"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(!said.contains("applied"), "{said}");
+        // Where nobody can be asked, nothing is done.
+        let complaint = server.run(&["catalogue", "apply", "more.toml"]).badly();
+        assert!(complaint.contains("--yes"), "{complaint}");
+        assert_eq!(server.get("configuration/platforms").await.is(200).json(), before);
+        let said = server.run(&["catalogue", "apply", "more.toml", "--yes"]).well();
+        assert!(said.contains("changes applied"), "{said}");
+        server
+            .until("configuration/platforms", 200, |platforms| platforms.to_string().contains("Lakes"))
+            .await;
+        let platforms = server.get("configuration/platforms").await.is(200).text();
+        assert!(platforms.contains("AWS"), "nothing is deleted");
+        let said = server.run(&["catalogue", "apply", "more.toml", "--yes"]).well();
+        assert!(said.contains("nothing to change"), "{said}");
+        for (file, says) in [("nowhere.toml", "nowhere.toml"), ("bad.toml", "nmae"), ("worse.toml", "worse.toml")] {
+            let complaint = server.run(&["catalogue", "apply", file, "--yes"]).badly();
+            assert!(complaint.contains(says), "{file}: {complaint}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_asks_the_server() {
+    let server = Server::start(|_| {});
+    let address = server.address.clone();
+    let said = run(&server.folder, &["health", "--address", &address]).well();
+    assert!(said.contains("healthy"), "{said}");
+    let by_setting = run_with(&server.folder, |options| {
+        options.env("PATCHBAY_LISTEN", &address).arg("health");
+    });
+    by_setting.well();
+    server.stop().well();
+    run(&Folder::new(), &["health", "--address", &address]).badly();
+}
+
+#[test]
+fn settings_that_are_wrong_are_said_in_a_line() {
+    for (name, value, says) in [
+        ("PATCHBAY_LISTN", "x", "did you mean PATCHBAY_LISTEN?"),
+        ("PATCHBAY_WHATEVER", "x", "PATCHBAY_WHATEVER"),
+        ("PATCHBAY_LISTEN", "nowhere", "listen"),
+        ("PATCHBAY_READERS", "many", "PATCHBAY_READERS"),
+        ("PATCHBAY_READERS", "0", "readers"),
+        ("PATCHBAY_SYNCHRONOUS", "sometimes", "synchronous"),
+        ("PATCHBAY_LOG", "loud=", "log"),
+        ("PATCHBAY_DATABASE_URL", "nonsense", "database_url"),
+        ("PATCHBAY_CATALOGUE", "nowhere.toml", "nowhere.toml"),
+        ("PATCHBAY_CONFIG", "nowhere.toml", "nowhere.toml"),
+        ("ENABLED_PLUGINS", "[\"a\"", "ENABLED_PLUGINS"),
+        ("PATCHBAY_CORS_ORIGINS", "https://a b", "cors_origins"),
+    ] {
+        let folder = Folder::new();
+        let complaint = run_with(&folder, |options| {
+            options.env("PATCHBAY_LISTEN", "127.0.0.1:0").env(name, value);
+        })
+        .badly();
+        assert!(complaint.contains(says), "{name}={value}: {complaint}");
+        assert_eq!(complaint.trim().lines().count(), 1, "{name}={value}: {complaint}");
+    }
+    let folder = Folder::new();
+    folder.write("settings.toml", "lisen = \"127.0.0.1:0\"\n");
+    let complaint = run(&folder, &["--config", "settings.toml", "serve"]).badly();
+    assert!(complaint.contains("lisen") && complaint.contains("settings.toml"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_settings_file_is_over_the_defaults_and_under_the_environment() {
+    let server = Server::start(|options| {
+        options.file(
+            "settings.toml",
+            "listen = \"127.0.0.1:1\"\ndatabase_url = \"sqlite://elsewhere/file.db\"\nbody_limit = 100\n\
+             enabled_plugins = [\"GitHubPlugin\"]\n\n[plugins.GitHubPlugin]\ngithub_org = \"our-org\"\n",
+        );
+        options.env("PATCHBAY_BODY_LIMIT", "1000").env("PATCHBAY_CONFIG", "settings.toml");
+    });
+    assert!(server.folder.path("elsewhere/file.db").exists());
+    assert!(!server.folder.path("data/patchbay.db").exists());
+    let product = server.data_product("sales", &"d".repeat(200)).await;
+    let link = server.get(&format!("plugins/github/url?id={product}")).await.is(200).json();
+    assert_eq!(link["url"], "https://github.com/our-org/sales");
+}
+
+#[tokio::test]
+async fn the_log_goes_where_it_is_told_and_in_which_form() {
+    let server = Server::start(|options| {
+        options.env("PATCHBAY_LOG_FORMAT", "json").env("PATCHBAY_LOG_FILE", "logs/patchbay.log");
+    });
+    server.get_with("plugins/Nope/form", ("x-request-id", "find-me")).await.error(404);
+    assert_eq!(server.log(), "");
+    let folder = server.folder.clone();
+    server.stop().well();
+    let log = folder.read("logs/patchbay.log");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let about: Vec<String> =
+        lines.iter().map(ToString::to_string).filter(|line| line.contains("find-me")).collect();
+    assert_eq!(about.len(), 1, "an error is logged once, with its request's id: {log}");
+    assert!(about[0].contains("Plugin 'Nope' not found"), "{}", about[0]);
+}

@@ -1,0 +1,137 @@
+//! The README, executed.
+//!
+//! Three kinds of code blocks are run, in the order of the text, on one server in a folder that holds what the
+//! repository's `lua-plugins` holds:
+//!
+//! - ` ```lua file=lua-plugins/bigquery.lua `: the file is written;
+//! - ` ```sh test `: the commands are run by a shell in that folder, with the server's address in the place of
+//!   `http://127.0.0.1:8080`; variables that one block sets are there in the next;
+//! - ` ```json expect `: what the last commands printed has to be JSON that contains this: objects by key, lists in full.
+//!
+//! A change of a file is live within milliseconds, so commands are run again until the answer is as expected.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{Server, eventually};
+use crate::world::contains;
+
+const ADDRESS: &str = "http://127.0.0.1:8080";
+
+#[derive(Debug, PartialEq)]
+enum Step {
+    Write { file: String, text: String },
+    Run { commands: String, expected: Option<Value> },
+}
+
+/// The executable blocks of a Markdown text.
+fn steps(markdown: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut lines = markdown.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.trim_start().strip_prefix("```") else { continue };
+        let indent = line.len() - line.trim_start().len();
+        let mut text = String::new();
+        for line in lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")) {
+            text.push_str(line.get(indent..).unwrap_or_default());
+            text.push('\n');
+        }
+        let words: Vec<&str> = info.split_whitespace().collect();
+        match words[..] {
+            [_, word] if word.starts_with("file=") => {
+                steps.push(Step::Write { file: word["file=".len()..].to_owned(), text });
+            }
+            ["sh", "test"] => steps.push(Step::Run { commands: text, expected: None }),
+            ["json", "expect"] => {
+                let value = serde_json::from_str(&text)
+                    .unwrap_or_else(|error| panic!("what is expected is no JSON: {error}: {text}"));
+                match steps.last_mut() {
+                    Some(Step::Run { expected: expected @ None, .. }) => *expected = Some(value),
+                    _ => panic!("nothing was run before this was expected: {text}"),
+                }
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
+
+/// Runs commands by a shell, and gives what they printed.
+fn shell(server: &Server, commands: &str) -> Result<String, String> {
+    // What one block sets is exported and kept for the next.
+    let script = format!(
+        "set -a\n[ ! -f .variables ] || . ./.variables\n{}\nstatus=$?\nexport -p > .variables\nexit $status\n",
+        commands.replace(ADDRESS, &format!("http://{}", server.address))
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(server.folder.path(""))
+        .output()
+        .expect("a shell");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match output.status.success() {
+        true => Ok(stdout.into_owned()),
+        false => Err(format!("{}\n{stdout}\n{stderr}", output.status)),
+    }
+}
+
+#[tokio::test]
+async fn what_the_readme_says_is_so() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let steps = steps(&std::fs::read_to_string(root.join("README.md")).expect("the README"));
+    let files = steps.iter().filter(|step| matches!(step, Step::Write { .. })).count();
+    let runs = steps.iter().filter(|step| matches!(step, Step::Run { expected: Some(_), .. })).count();
+    assert!(files > 0 && runs > 0, "the README writes a plugin and looks at it: {steps:#?}");
+    let server = Server::start(|_| {});
+    copy_folder(&root.join("lua-plugins"), &server.folder.path("lua-plugins"));
+    for step in steps {
+        match step {
+            Step::Write { file, text } => server.folder.write(&file, text),
+            Step::Run { commands, expected } => {
+                let mut first = None;
+                eventually(&commands, async || {
+                    // A request of this task's own keeps the wait to what the server does.
+                    server.get("/healthz").await.is(200);
+                    let printed = shell(&server, &commands)?;
+                    let Some(expected) = &expected else { return Ok(()) };
+                    let found = serde_json::from_str::<Value>(&printed).unwrap_or_default();
+                    if contains(&found, expected) {
+                        return Ok(());
+                    }
+                    let first = first.get_or_insert_with(|| printed.clone());
+                    Err(format!("expected {expected:#}, first found {first}, now {printed}"))
+                })
+                .await;
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_are_found_by_their_words() {
+    let markdown = "text\n```lua file=a/b.lua\nreturn 1\n```\n```sh\nnot run\n```\n- item\n  ```sh test\n  curl x\n  ```\n\n\
+                    ```json expect\n{\"a\": [1]}\n```\n```sh test\nls\n```\n";
+    assert_eq!(
+        steps(markdown),
+        [
+            Step::Write { file: "a/b.lua".into(), text: "return 1\n".into() },
+            Step::Run { commands: "curl x\n".into(), expected: Some(serde_json::json!({ "a": [1] })) },
+            Step::Run { commands: "ls\n".into(), expected: None },
+        ]
+    );
+}

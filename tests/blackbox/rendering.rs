@@ -1,0 +1,327 @@
+//! `POST /plugins/render_technical_asset_access_path`, and the errors of a configuration's content.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, for_each_database};
+
+const RENDER: &str = "plugins/render_technical_asset_access_path";
+
+#[tokio::test]
+async fn each_shipped_plugin_renders_by_its_rules() {
+    let server = Server::start(|options| {
+        options.env(
+            "ENABLED_PLUGINS",
+            "SnowflakeDataOutput,DatabricksDataOutput,GlueDataOutput,RedshiftDataOutput,PostgreSQLDataOutput,\
+             AzureBlobDataOutput,OSISemanticModelDataOutput,ParameterStoreDataOutput,S3DataOutput",
+        );
+    });
+    let snowflake = |database: &str, schema: &str, table: &str, granularity: &str| {
+        json!({
+            "configuration_type": "SnowflakeDataOutput", "database": database, "schema": schema, "table": table,
+            "access_granularity": granularity,
+        })
+    };
+    let redshift = |database: &str, schema: &str, granularity: &str| {
+        json!({
+            "configuration_type": "RedshiftDataOutput", "database": database, "schema": schema, "table": "t",
+            "access_granularity": granularity,
+        })
+    };
+    for (platform, service, configuration, path) in [
+        // Every `-` of the whole result becomes `_`, the template's own too.
+        ("Snowflake", "Snowflake", snowflake("sales-dwh", "or-ders", "x-y", "table"), "sales_dwh.or_ders.x_y"),
+        // With the granularity `schema` the table is `*`, whatever was typed.
+        ("Snowflake", "Snowflake", snowflake("sales", "orders", "zzz", "schema"), "sales.orders.*"),
+        ("Snowflake", "Snowflake", snowflake("sales", "", "t", "table"), "sales..t"),
+        // The rules of who may write where need a data product, so they do not apply here.
+        ("Snowflake", "Snowflake", snowflake("anything", "s", "t", "table"), "anything.s.t"),
+        (
+            "Databricks",
+            "Databricks",
+            json!({
+                "configuration_type": "DatabricksDataOutput", "catalog": "cat-a", "schema": "s_",
+                "access_granularity": "schema",
+            }),
+            "cat-a.s_.*",
+        ),
+        (
+            "AWS",
+            "Glue",
+            json!({ "configuration_type": "GlueDataOutput", "database": "db", "access_granularity": "schema" }),
+            "db.*",
+        ),
+        (
+            "AWS",
+            "Glue",
+            json!({
+                "configuration_type": "GlueDataOutput", "database": "db", "database_suffix": "x__", "table": "t_",
+                "access_granularity": "table",
+            }),
+            "db__x.t",
+        ),
+        ("AWS", "Redshift", redshift("db_", "", "schema"), "db.*"),
+        ("AWS", "Redshift", redshift("db", "orders", "table"), "db__orders.t"),
+        (
+            "AWS",
+            "S3",
+            json!({ "configuration_type": "S3DataOutput", "bucket": "datalake", "path": "/a//b/" }),
+            "datalake/a/b",
+        ),
+        (
+            "AWS",
+            "S3",
+            json!({ "configuration_type": "S3DataOutput", "bucket": "b", "suffix": "sales/", "path": "a" }),
+            "b/sales/a",
+        ),
+        (
+            "PostgreSQL",
+            "PostgreSQL",
+            json!({
+                "configuration_type": "PostgreSQLDataOutput", "database": "warehouse_", "schema": "orders__",
+                "table": "zzz", "access_granularity": "schema",
+            }),
+            "warehouse.orders.*",
+        ),
+        (
+            "Azure",
+            "azureblob",
+            json!({
+                "configuration_type": "AzureBlobDataOutput", "domain": "sales", "container_name": "c", "path": "a//b/",
+            }),
+            "platform_provided_storage_account/c/a//b/",
+        ),
+        (
+            "OSI",
+            "OSI",
+            json!({ "configuration_type": "OSISemanticModelDataOutput", "model_name": "m", "location": "l" }),
+            "m",
+        ),
+        (
+            "AWS",
+            "ParameterStore",
+            json!({ "configuration_type": "ParameterStoreDataOutput", "parameter_name": "/a//b/" }),
+            "/a/b",
+        ),
+        (
+            "AWS",
+            "ParameterStore",
+            json!({ "configuration_type": "ParameterStoreDataOutput", "prefix": "sales", "parameter_name": "a" }),
+            "/sales/a",
+        ),
+    ] {
+        let answer = server.render(platform, service, configuration.clone()).await.is(200);
+        assert_eq!(answer.json(), json!({ "technical_asset_access_path": path }), "{configuration}");
+    }
+}
+
+#[tokio::test]
+async fn the_tag_is_the_type_else_the_name_and_an_alias_does() {
+    let server = Server::start(|_| {});
+    for tag in [
+        json!({ "configuration_type": "SnowflakeDataOutput" }),
+        json!({ "configuration_type": "SnowflakeTechnicalAssetConfiguration" }),
+        json!({ "name": "SnowflakeDataOutput" }),
+        json!({ "name": "SnowflakeTechnicalAssetConfiguration" }),
+        json!({ "configuration_type": "SnowflakeDataOutput", "name": "anything" }),
+    ] {
+        let mut configuration =
+            json!({ "database": "d", "schema": "s", "access_granularity": "schema", "unknown": [1] });
+        for (key, value) in tag.as_object().expect("an object") {
+            configuration[key] = value.clone();
+        }
+        let answer = server.render("Snowflake", "Snowflake", configuration).await.is(200).json();
+        assert_eq!(answer["technical_asset_access_path"], "d.s.*", "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_configuration_is_said_in_the_words_of_the_origin() {
+    let server = Server::start(|_| {});
+    let tags = "'DatabricksDataOutput', 'GlueDataOutput', 'RedshiftDataOutput', 'SnowflakeDataOutput'";
+    let at = |key: &str| json!(["body", "configuration", "SnowflakeDataOutput", key]);
+    let with = |rest: Value| {
+        let mut configuration = json!({ "configuration_type": "SnowflakeDataOutput" });
+        for (key, value) in rest.as_object().expect("an object") {
+            configuration[key] = value.clone();
+        }
+        configuration
+    };
+    let no_database = with(json!({ "access_granularity": "schema" }));
+    let number = with(json!({ "database": 5, "access_granularity": "schema" }));
+    let column = with(json!({ "database": "d", "access_granularity": "column" }));
+    let unknown = json!({ "configuration_type": "S3DataOutput", "bucket": "b" });
+    let untagged = json!({ "database": "d" });
+    let numbered = json!({ "configuration_type": 3 });
+    let nothing = with(json!({}));
+    let null = with(json!({ "database": null, "access_granularity": "schema" }));
+    for (configuration, errors) in [
+        (
+            &no_database,
+            json!([{ "type": "missing", "loc": at("database"), "msg": "Field required", "input": no_database }]),
+        ),
+        (
+            &number,
+            json!([{
+                "type": "string_type", "loc": at("database"), "msg": "Input should be a valid string", "input": 5,
+            }]),
+        ),
+        (
+            &null,
+            json!([{
+                "type": "string_type", "loc": at("database"), "msg": "Input should be a valid string", "input": null,
+            }]),
+        ),
+        (
+            &column,
+            json!([{
+                "type": "enum", "loc": at("access_granularity"), "msg": "Input should be 'schema' or 'table'",
+                "input": "column", "ctx": { "expected": "'schema' or 'table'" },
+            }]),
+        ),
+        (
+            &nothing,
+            json!([
+                { "type": "missing", "loc": at("database"), "msg": "Field required", "input": nothing },
+                { "type": "missing", "loc": at("access_granularity"), "msg": "Field required", "input": nothing },
+            ]),
+        ),
+        (
+            &unknown,
+            json!([{
+                "type": "union_tag_invalid", "loc": ["body", "configuration"],
+                "msg": format!(
+                    "Input tag 'S3DataOutput' found using 'configuration_type' does not match any of the expected tags: {tags}"
+                ),
+                "input": unknown,
+                "ctx": { "discriminator": "'configuration_type'", "tag": "S3DataOutput", "expected_tags": tags },
+            }]),
+        ),
+        (
+            &untagged,
+            json!([{
+                "type": "union_tag_not_found", "loc": ["body", "configuration"],
+                "msg": "Unable to extract tag using discriminator 'configuration_type'", "input": untagged,
+                "ctx": { "discriminator": "'configuration_type'" },
+            }]),
+        ),
+    ] {
+        let detail = server.render("Snowflake", "Snowflake", configuration.clone()).await.error(422);
+        assert_eq!(detail, errors, "{configuration}");
+    }
+    let detail = server.render("Snowflake", "Snowflake", numbered).await.error(422);
+    assert_eq!(detail[0]["type"], "union_tag_invalid", "{detail}");
+}
+
+#[tokio::test]
+async fn a_body_that_lacks_what_rendering_needs_is_told_so() {
+    let server = Server::start(|_| {});
+    let (platform, service) = server.service("Snowflake", "Snowflake").await;
+    let (aws, _) = server.service("AWS", "Glue").await;
+    let configuration =
+        json!({ "configuration_type": "SnowflakeDataOutput", "database": "d", "access_granularity": "schema" });
+    let detail = server.post(RENDER, &json!({})).await.error(422);
+    let missing: Vec<&Value> = detail.as_array().expect("a list").iter().map(|error| &error["loc"][1]).collect();
+    assert_eq!(missing, ["platform_id", "service_id", "configuration"]);
+    for (key, wrong) in [("platform_id", json!("x")), ("service_id", json!(1)), ("configuration", json!([]))] {
+        let mut body =
+            json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
+        body[key] = wrong;
+        let detail = server.post(RENDER, &body).await.error(422);
+        assert_eq!(detail[0]["loc"], json!(["body", key]), "{detail}");
+    }
+    for (platform, service) in [
+        (aws.as_str(), service.as_str()),
+        (&platform, "00000000-0000-4000-8000-000000000000"),
+        ("00000000-0000-4000-8000-000000000000", &service),
+    ] {
+        let body = json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
+        let detail = server.post(RENDER, &body).await.error(404);
+        assert_eq!(detail, "Template not found for the given platform and service");
+    }
+}
+
+#[tokio::test]
+async fn a_template_that_names_a_field_the_plugin_lacks_is_told_which() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+        });
+        let (platform, service) = server.service("Snowflake", "Snowflake").await;
+        let path = format!("configuration/platforms/{platform}/services/{service}");
+        let configuration =
+            json!({ "configuration_type": "SnowflakeDataOutput", "database": "d", "access_granularity": "schema" });
+        for (template, status, says) in [
+            ("{database}/{warehouse}", 422, "warehouse"),
+            ("{database}/{ nope }/{{}}/{}", 200, "d/{ nope }/{{}}/{}"),
+            ("plain", 200, "plain"),
+            ("{database.__class__}", 200, "{database.__class__}"),
+        ] {
+            let body = json!({
+                "name": "Snowflake", "result_string_template": template, "technical_info_template": template,
+            });
+            server.put(&path, &body).await.is(200);
+            let answer = server.render("Snowflake", "Snowflake", configuration.clone()).await.is(status).json();
+            if status == 422 {
+                let text = answer["detail"][0].to_string();
+                assert!(text.contains(says), "{template}: {text}");
+                assert_eq!(answer["detail"][0]["type"], "value_error");
+            } else {
+                assert_eq!(answer["technical_asset_access_path"], says, "{template}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_that_looks_like_a_placeholder_is_text() {
+    let server = Server::start(|_| {});
+    let configuration = json!({
+        "configuration_type": "DatabricksDataOutput", "catalog": "{schema}", "schema": "{table}", "table": "%1{0}",
+        "access_granularity": "table",
+    });
+    let answer = server.render("Databricks", "Databricks", configuration).await.is(200).json();
+    assert_eq!(answer["technical_asset_access_path"], "{schema}.{table}.%1{0}");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_stored() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+        });
+        let sales = server.data_product("sales", "sales").await;
+        let configuration = json!({ "database": "sales-dwh", "table": "zzz", "access_granularity": "schema" });
+        let body = json!({ "data_product_id": sales, "name": "n", "configuration": configuration });
+        let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
+        let stored = json!({
+            "configuration_type": "SnowflakeDataOutput", "database": "sales-dwh", "schema": "", "table": "*",
+            "bucket_identifier": "", "database_path": "sales-dwh", "table_path": "zzz",
+            "access_granularity": "schema",
+        });
+        let expected =
+            json!({ "valid": true, "errors": [], "configuration": stored, "access_path": "sales_dwh..*" });
+        assert_eq!(run, expected);
+        // Without a data product, its rules cannot be broken.
+        let body = json!({ "configuration": configuration, "technical_mapping": "custom" });
+        let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
+        assert_eq!(run["valid"], true, "{run}");
+        let hr = server.data_product("hr", "hr").await;
+        let body = json!({ "data_product_id": hr, "name": "n", "configuration": configuration });
+        let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
+        assert_eq!(run["valid"], false);
+        assert_eq!(run["configuration"], Value::Null);
+        assert_eq!(run["access_path"], Value::Null);
+        assert_eq!(
+            run["errors"],
+            json!([{
+                "type": "value_error", "loc": ["body", "configuration", "SnowflakeDataOutput", "database"],
+                "msg": "Invalid database specified", "input": "sales-dwh",
+            }])
+        );
+        server.post("plugins/Nope/validate", &body).await.error(404);
+        let all = server.get("configurations").await.is(200).json();
+        assert_eq!(all["configurations"], json!([]), "a dry run stores nothing");
+    })
+    .await;
+}

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
@@ -76,7 +76,12 @@ impl Front {
             && let Some(response) = entry.at_once::<Full<Bytes>>(&parts.headers)
         {
             let mut response = response.map(EitherBody::Left);
-            response.headers_mut().insert(X_REQUEST_ID, id);
+            let headers = response.headers_mut();
+            headers.insert(X_REQUEST_ID, id);
+            if !self.app.settings().cors_origins.is_empty() {
+                // A cache must not give this answer to a foreign page, whose own would have CORS headers.
+                headers.append(VARY, HeaderValue::from_static("origin"));
+            }
             self.app.metrics().hit(key.kind, response.status());
             return Either::Left(ready(Ok(response)));
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use patchbay_plugin::platform::PluginMeta;
 use patchbay_registry::wire;
 use serde_json::Value;
+use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -244,5 +245,9 @@ pub(crate) async fn validate(
     responses((status = 200, description = "What it did", body = wire::ReloadSummary)),
 )]
 pub(crate) async fn reload(State(app): State<App>) -> Result<Response, ApiError> {
-    answer(StatusCode::OK, &app.registry().reload().await)
+    // A reload that has begun is brought to its end, even when the client does not wait for it.
+    let reload = async move { app.registry().reload().await };
+    let summary = tokio::spawn(reload.in_current_span()).await;
+    let summary = summary.map_err(|error| ApiError::internal(format!("reloading: {error}")))?;
+    answer(StatusCode::OK, &summary)
 }

@@ -207,6 +207,13 @@ async fn listed_origins_may_call_and_others_may_not() {
     let error = server.ask("GET", "/nope", &[portal], None).await;
     assert_eq!(error.status, 404);
     assert_eq!(error.header("access-control-allow-origin"), portal.1);
+    let own = server.ask("GET", "/api/v2/plugins", &[], None).await;
+    let varies: Vec<_> = own.headers.get_all("vary").iter().collect();
+    assert_eq!(
+        varies,
+        ["accept-encoding", "origin"],
+        "kept, and not for foreign pages"
+    );
     let evil = [("origin", "https://evil.example")];
     assert_eq!(
         server

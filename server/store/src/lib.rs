@@ -13,7 +13,7 @@
 //! | `page` | pages and cursors |
 //! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
 //! | `sqlite`, `schema`, `lock` | one connection, the core schema's version, the lock against a second server |
-//! | `engine`, `queue`, `shared` | the threads that own connections, how work reaches them, what is kept in memory |
+//! | `engine`, `writer`, `queue`, `shared` | the threads that own connections, how work reaches them, what is kept in memory |
 //!
 //! # The life of a write
 //! A method of [`Store`] makes ids, times and values → puts a job in the writer's queue and awaits the answer → the
@@ -53,6 +53,7 @@ mod shared;
 mod sqlite;
 mod statements;
 mod time_text;
+mod writer;
 
 use std::sync::Arc;
 

@@ -69,7 +69,7 @@ impl Row {
         StoreError::Internal(format!("the cell {place} of a row is no {wanted}")).into()
     }
 
-    /// A cell, as the JSON that a column of plain type holds; none for null.
+    /// A text, none for null.
     pub(crate) fn optional_text(&self, place: usize) -> Result<Option<&str>, Fault> {
         use rusqlite::types::Value as Cell;
         let Row::Sqlite(cells) = self;

@@ -2,8 +2,11 @@
 //!
 //! Secrets stay in the rows: the snapshot is built without them, and what goes out over REST has them blanked.
 
+mod change;
+mod environments;
 mod file;
-mod write;
+mod platforms;
+mod rows;
 
 use patchbay_plugin::catalogue::{
     Catalogue, Environment, EnvironmentConfiguration, Platform, PlatformService,
@@ -11,12 +14,15 @@ use patchbay_plugin::catalogue::{
 };
 use sea_query::{Cond, Expr, ExprTrait, Func, Query};
 
-pub use file::CatalogueChange;
-pub use write::{EnvironmentConfigurationDraft, EnvironmentDraft, ServiceDraft};
+pub use change::CatalogueChange;
+pub use environments::{EnvironmentConfigurationDraft, EnvironmentDraft};
+pub use platforms::ServiceDraft;
 
 use crate::Store;
+use crate::engine::{Frame, Work};
 use crate::error::{Fault, StoreError};
 use crate::session::{Dialect, Row, Session, Statement, place};
+use crate::shared::Touched;
 use crate::statements::{self, count, delete, insert, select, update};
 
 const PLATFORM: &[&str] = &["id", "name"];
@@ -245,6 +251,14 @@ pub(crate) async fn load_snapshot(
 }
 
 impl Store {
+    /// Runs work that writes the catalogue, so that a new snapshot is taken before it is answered.
+    async fn write_catalogue<T: Send + 'static>(
+        &self,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
+        self.write(Frame::Group, |_| Touched::Catalogue, work).await
+    }
+
     /// The catalogue as REST sends it: each secret that is set is `""`. Read from the database, not from the snapshot.
     ///
     /// # Errors

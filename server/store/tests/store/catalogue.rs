@@ -52,7 +52,7 @@ fn every_write_makes_a_new_snapshot() {
         let after = store.catalogue();
         assert!(after.version > before.version && before.platforms.is_empty());
         assert_eq!(store.catalogue_version(), after.version);
-        assert_eq!(after.service_configurations, [options.clone()]);
+        assert_eq!(after.service_configurations, std::slice::from_ref(&options));
         assert_eq!(
             after.service(platform, service).expect("a service").name,
             "Glue"

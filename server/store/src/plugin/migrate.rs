@@ -1,0 +1,316 @@
+//! Running migrations, and recording definitions.
+//!
+//! Pending steps run in one transaction with their entries in the history, the register of tables and the definition.
+//! So either all of them have run and everybody can see it, or nothing has happened.
+
+use std::collections::BTreeSet;
+
+use patchbay_plugin::definition::Definition;
+use patchbay_plugin::migration::{
+    AppliedMigration, BASE_TABLE, Operation, Origin, PendingMigration, Plan, Tables,
+    plan as plan_from,
+};
+use patchbay_plugin::name::{MigrationId, TableName};
+use sea_query::Value;
+use serde_json::Value as Json;
+
+use super::{Statements, history};
+use crate::Store;
+use crate::engine::Frame;
+use crate::error::{Fault, StoreError};
+use crate::render::{needs_rebuild, render};
+use crate::session::{Session, json, text};
+use crate::shared::Touched;
+use crate::time_text::now;
+
+/// What is recorded of a plugin, compared with a definition.
+struct Recorded {
+    /// The revision of what is there.
+    revision: Option<i64>,
+    /// Whether it is this definition.
+    same: bool,
+}
+
+fn fields_json(definition: &Definition) -> Json {
+    serde_json::to_value(&definition.fields)
+        .unwrap_or_else(|_| unreachable!("fields are plain data"))
+}
+
+async fn recorded(
+    session: &mut Session,
+    statements: &Statements,
+    definition: &Definition,
+) -> Result<Recorded, Fault> {
+    let plugin = vec![text(definition.name.as_str())];
+    let Some(row) = session.query_one(&statements.definition, plugin).await? else {
+        return Ok(Recorded {
+            revision: None,
+            same: false,
+        });
+    };
+    let same = row.text(2)? == definition.version
+        && row.optional_text(3)? == definition.table.as_ref().map(TableName::as_str)
+        && row.json(4)? == fields_json(definition);
+    Ok(Recorded {
+        revision: Some(row.integer(1)?),
+        same,
+    })
+}
+
+/// Writes the applied definition and the head over what is recorded.
+async fn apply_definition(
+    session: &mut Session,
+    statements: &Statements,
+    definition: &Definition,
+    head: Option<&MigrationId>,
+    by: &str,
+    revision: Option<i64>,
+) -> Result<(), Fault> {
+    let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
+    let mut values = vec![
+        text(definition.name.as_str()),
+        (revision.unwrap_or(0) + 1).into(),
+        text(&definition.version),
+        optional(definition.table.as_ref().map(TableName::as_str)),
+        json(fields_json(definition)),
+        optional(head.map(MigrationId::as_str)),
+        now().into(),
+        text(by),
+    ];
+    let statement = match revision {
+        None => &statements.add_definition,
+        Some(_) => {
+            // The key comes last in the update.
+            values.rotate_left(1);
+            &statements.change_definition
+        }
+    };
+    session.execute(statement, values).await?;
+    Ok(())
+}
+
+/// Brings the register of tables to what the plugin now owns.
+async fn register_tables(
+    session: &mut Session,
+    statements: &Statements,
+    plugin: &str,
+    before: &BTreeSet<TableName>,
+    after: &Tables,
+) -> Result<(), StoreError> {
+    for table in after.0.keys().filter(|table| !before.contains(*table)) {
+        let values = vec![text(table.as_str()), text(plugin)];
+        match session.execute(&statements.add_table, values).await {
+            Ok(_) => {}
+            Err(Fault::Unique(_)) => return Err(taken(session, statements, table).await?),
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    for table in before.iter().filter(|table| !after.0.contains_key(*table)) {
+        let values = vec![text(table.as_str()), text(plugin)];
+        session.execute(&statements.remove_table, values).await?;
+    }
+    Ok(())
+}
+
+async fn taken(
+    session: &mut Session,
+    statements: &Statements,
+    table: &TableName,
+) -> Result<StoreError, StoreError> {
+    let row = session
+        .query_one(&statements.owner, vec![text(table.as_str())])
+        .await?;
+    let plugin = row.map_or(Ok(String::new()), |row| row.string(0))?;
+    Ok(StoreError::TableTaken {
+        table: table.as_str().to_owned(),
+        plugin,
+    })
+}
+
+/// Runs the operations of one step on `tables`, which follow them.
+async fn run_step(
+    session: &mut Session,
+    step: &PendingMigration,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let id = &step.migration.id;
+    let failed = |reason: String| StoreError::Migration {
+        id: id.clone(),
+        reason,
+    };
+    for operation in &step.migration.up {
+        let foreign = foreign_reference(operation, tables);
+        if let Some(table) = foreign {
+            return Err(failed(format!(
+                "a column refers to {table}, which is neither the plugin's own nor {BASE_TABLE}"
+            )));
+        }
+        for sql in render(operation, tables, session.dialect()) {
+            session.define(&sql).await.map_err(|fault| match fault {
+                Fault::Store(error) => error,
+                Fault::Unique(columns) => {
+                    failed(format!("rows agree in {columns}, which shall be unique"))
+                }
+                Fault::Reference => failed("rows refer to what is not there".to_owned()),
+                Fault::Check(words) | Fault::Statement(words) => failed(words),
+            })?;
+        }
+        tables.apply(operation).map_err(failed)?;
+        if needs_rebuild(operation, session.dialect())
+            && !session.references_hold(operation.table().as_str()).await?
+        {
+            return Err(failed("rows refer to what is not there".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The table that a column refers to and must not, because it could keep another plugin's rows from being deleted.
+fn foreign_reference<'a>(operation: &'a Operation, tables: &Tables) -> Option<&'a str> {
+    let Operation::CreateTable { table, columns } = operation else {
+        return None;
+    };
+    columns
+        .iter()
+        .filter_map(|column| column.references.as_ref())
+        .map(|reference| reference.table.as_str())
+        .find(|name| {
+            *name != BASE_TABLE
+                && *name != table.as_str()
+                && !tables.0.keys().any(|own| own.as_str() == *name)
+        })
+}
+
+impl Store {
+    /// Runs the pending steps of a plan, and records them, the tables and the definition: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::HeadMoved`] when the plan no longer follows from the history; [`StoreError::TableTaken`] when a
+    /// table is another plugin's; [`StoreError::Migration`] when a step fails; those of an unavailable database.
+    pub async fn migrate(
+        &self,
+        definition: &Definition,
+        plan: &Plan,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let statements = self.statements();
+        let (definition, plan, by) = (definition.clone(), plan.clone(), by.to_owned());
+        let rebuilds = plan
+            .pending
+            .iter()
+            .filter(|step| step.origin != Origin::Baseline)
+            .flat_map(|step| &step.migration.up)
+            .any(|operation| needs_rebuild(operation, statements.dialect));
+        let frame = match rebuilds {
+            true => Frame::Rebuild,
+            false => Frame::Group,
+        };
+        let plugin = definition.name.as_str().to_owned();
+        let touched = move |(): &()| Touched::Rows(plugin.clone());
+        self.write(frame, touched, move |session| {
+            Box::pin(async move {
+                let statements = &statements.plugins;
+                let plugin = definition.name.as_str();
+                let applied = history(session, statements, plugin).await?;
+                // What was planned on an older history may be wrong on this one.
+                if plan_from(&definition, &applied).as_ref() != Ok(&plan) {
+                    return Err(StoreError::HeadMoved);
+                }
+                let mut tables = tables_of(&applied);
+                let before: BTreeSet<TableName> = tables.0.keys().cloned().collect();
+                register_tables(session, statements, plugin, &before, &plan.tables).await?;
+                let at = now();
+                for (place, step) in plan.pending.iter().enumerate() {
+                    if step.origin != Origin::Baseline {
+                        run_step(session, step, &mut tables).await?;
+                    }
+                    let migration = &step.migration;
+                    let values = vec![
+                        text(plugin),
+                        ((applied.len() + place) as i64).into(),
+                        text(migration.id.as_str()),
+                        text(step.origin.as_str()),
+                        Value::String(migration.path.clone()),
+                        operations_json(&migration.up),
+                        match &migration.down {
+                            Some(down) => operations_json(down),
+                            None => Value::Json(None),
+                        },
+                        text(migration.checksum()),
+                        at.into(),
+                        text(&by),
+                    ];
+                    session.execute(&statements.add_step, values).await?;
+                }
+                let head = plan.head.as_ref();
+                let revision = recorded(session, statements, &definition).await?.revision;
+                apply_definition(session, statements, &definition, head, &by, revision).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Records the definition of a plugin for which nothing is pending, when it is not the recorded one.
+    ///
+    /// # Errors
+    /// [`StoreError::HeadMoved`] when something is pending after all; those of an unavailable database.
+    pub async fn record_definition(&self, definition: &Definition) -> Result<(), StoreError> {
+        let (statements, definition) = (self.statements(), definition.clone());
+        let plugin = definition.name.as_str().to_owned();
+        let touched = move |wrote: &bool| match wrote {
+            true => Touched::Rows(plugin.clone()),
+            false => Touched::Nothing,
+        };
+        let work = self.write(Frame::Group, touched, move |session| {
+            Box::pin(async move {
+                let statements = &statements.plugins;
+                let recorded = recorded(session, statements, &definition).await?;
+                if recorded.same {
+                    return Ok(false);
+                }
+                let applied = history(session, statements, definition.name.as_str()).await?;
+                match plan_from(&definition, &applied) {
+                    Ok(plan) if plan.pending.is_empty() => {
+                        let head = plan.head.as_ref();
+                        let revision = recorded.revision;
+                        apply_definition(
+                            session,
+                            statements,
+                            &definition,
+                            head,
+                            "server",
+                            revision,
+                        )
+                        .await?;
+                        Ok(true)
+                    }
+                    _ => Err(StoreError::HeadMoved),
+                }
+            })
+        });
+        work.await.map(|_| ())
+    }
+}
+
+fn operations_json(operations: &[Operation]) -> Value {
+    let value = serde_json::to_value(operations)
+        .unwrap_or_else(|_| unreachable!("operations are plain data"));
+    json(value)
+}
+
+/// The tables that a history has made. It was applied once, so it applies.
+fn tables_of(applied: &[AppliedMigration]) -> Tables {
+    let mut tables = Tables::default();
+    for step in applied
+        .iter()
+        .filter(|step| step.origin != Origin::Baseline)
+    {
+        for operation in &step.migration.up {
+            if let Err(reason) = tables.apply(operation) {
+                tracing::error!(reason, "an applied migration does not apply");
+            }
+        }
+    }
+    tables
+}

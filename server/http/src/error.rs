@@ -75,11 +75,9 @@ impl ApiError {
     }
 
     /// 413.
-    pub(crate) fn too_large(limit: usize) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The body is too large: at most {limit} bytes are taken"),
-        )
+    pub(crate) fn too_large() -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, fixed_text(status))
     }
 
     /// 415.

@@ -1,4 +1,5 @@
-//! What stands before everything else, for each request: its id, the door, the kept answers, and the trailing slash.
+//! What stands before everything else, for each request: its id, the door, the kept answers, and the trailing slash;
+//! and what follows it: the rest of its body, and the id on its answer.
 //!
 //! A kept answer leaves from here, before the router, the span, the timeout and the compression have cost anything.
 //! Requests of foreign pages (with an `Origin`) go the long way, because their answers need CORS headers.
@@ -27,6 +28,7 @@ use crate::kept::Key;
 use crate::layers::log_response;
 use crate::path;
 use crate::request_id::X_REQUEST_ID;
+use crate::unread::Unread;
 
 /// The body of a response: a kept one, or what the router made.
 pub(crate) type FrontBody = EitherBody<Full<Bytes>, Body>;
@@ -66,7 +68,15 @@ impl Front {
                 .door()
                 .check(&parts.method, &parts.uri, &parts.headers);
             if let Err(refusal) = checked {
-                return Either::Left(ready(Ok(self.refused(&parts, refusal, &id))));
+                let response = self.refused(&parts, refusal, &id);
+                let (_, unread) = Unread::split(&parts.headers, body(rest));
+                return match unread {
+                    None => Either::Left(ready(Ok(response))),
+                    Some(unread) => Either::Right(Box::pin(async move {
+                        unread.read_off().await;
+                        Ok(response)
+                    })),
+                };
             }
         }
         if parts.method == Method::GET
@@ -88,10 +98,14 @@ impl Front {
         path::normalise(&mut parts.uri);
         parts.extensions.insert(RequestId::new(id.clone()));
         parts.extensions.insert(self.app.door().caller().clone());
-        let request = Request::from_parts(parts, body(rest));
+        let (body, unread) = Unread::split(&parts.headers, body(rest));
+        let request = Request::from_parts(parts, body);
         let answer = self.inner.clone().oneshot(request);
         Either::Right(Box::pin(async move {
             let response = answer.await?;
+            if let Some(unread) = unread {
+                unread.read_off().await;
+            }
             Ok(finished(response, id))
         }))
     }

@@ -29,7 +29,6 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use crate::App;
-use crate::body::DRAIN_LIMIT;
 use crate::door::ANY_ORIGIN;
 use crate::error::{ApiError, enveloped, panicked};
 use crate::etag;
@@ -66,10 +65,8 @@ pub(crate) fn service(routes: Router, app: &App) -> Front {
         ))
         // 500 when a handler panics.
         .layer(CatchPanicLayer::custom(panicked))
-        // 413 at once far past the limit; close to it the reader of the body answers, after what the client has to say.
-        .layer(RequestBodyLimitLayer::new(
-            settings.body_limit.saturating_add(DRAIN_LIMIT),
-        ));
+        // 413 past the limit, whether the length was announced or shows while the body is read.
+        .layer(RequestBodyLimitLayer::new(settings.body_limit));
     Front::new(app.clone(), routes.layer(layers))
 }
 

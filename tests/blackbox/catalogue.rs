@@ -17,7 +17,11 @@ async fn created(server: &Http, path: &str, body: Value) -> String {
     let answer = server.post(path, &body).await.is(201);
     let created = answer.json();
     let id = created["id"].as_str().expect("an id").to_owned();
-    assert!(answer.header("location").ends_with(&id), "{}", answer.header("location"));
+    assert!(
+        answer.header("location").ends_with(&id),
+        "{}",
+        answer.header("location")
+    );
     id
 }
 
@@ -25,11 +29,29 @@ async fn created(server: &Http, path: &str, body: Value) -> String {
 async fn the_default_catalogue_reads_as_in_the_origin() {
     let server = server_on(Database::Sqlite);
     let platforms = server.get("configuration/platforms").await.is(200).json();
-    let names: Vec<&Value> =
-        platforms["platforms"].as_array().expect("a list").iter().map(|platform| &platform["name"]).collect();
-    assert_eq!(names, ["AWS", "Azure", "Databricks", "OSI", "PostgreSQL", "Snowflake"]);
+    let names: Vec<&Value> = platforms["platforms"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|platform| &platform["name"])
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "AWS",
+            "Azure",
+            "Databricks",
+            "OSI",
+            "PostgreSQL",
+            "Snowflake"
+        ]
+    );
     let (aws, glue) = server.service("AWS", "Glue").await;
-    let services = server.get(&format!("configuration/platforms/{aws}/services")).await.is(200).json();
+    let services = server
+        .get(&format!("configuration/platforms/{aws}/services"))
+        .await
+        .is(200)
+        .json();
     let services = services["platform_services"].as_array().expect("a list");
     assert_eq!(services.len(), 4);
     let platform = json!({ "id": aws, "name": "AWS" });
@@ -39,18 +61,38 @@ async fn the_default_catalogue_reads_as_in_the_origin() {
         "technical_info_template": template,
     });
     assert!(services.contains(&service), "{services:?}");
-    let options = server.get(&format!("configuration/platforms/{aws}/services/{glue}")).await.is(200).json();
-    let expected =
-        json!({ "id": options["id"], "platform": platform, "service": service, "config": ["clean", "master"] });
+    let options = server
+        .get(&format!("configuration/platforms/{aws}/services/{glue}"))
+        .await
+        .is(200)
+        .json();
+    let expected = json!({ "id": options["id"], "platform": platform, "service": service, "config": ["clean", "master"] });
     assert_same_text(&options, &expected);
-    let all = server.get("configuration/platforms/configs").await.is(200).json();
-    let all = all["platform_service_configurations"].as_array().expect("a list");
+    let all = server
+        .get("configuration/platforms/configs")
+        .await
+        .is(200)
+        .json();
+    let all = all["platform_service_configurations"]
+        .as_array()
+        .expect("a list");
     assert_eq!(all.len(), 9);
     assert!(all.contains(&options));
     let id = options["id"].as_str().expect("an id");
-    assert_same_text(&server.get(&format!("configuration/platforms/configs/{id}")).await.is(200).json(), &options);
+    assert_same_text(
+        &server
+            .get(&format!("configuration/platforms/configs/{id}"))
+            .await
+            .is(200)
+            .json(),
+        &options,
+    );
 
-    let environments = server.get("configuration/environments").await.is(200).json();
+    let environments = server
+        .get("configuration/environments")
+        .await
+        .is(200)
+        .json();
     let development = environments["environments"][0].clone();
     let expected = json!({
         "id": development["id"], "name": "development", "acronym": "dev",
@@ -61,21 +103,40 @@ async fn the_default_catalogue_reads_as_in_the_origin() {
     let environment = development["id"].as_str().expect("an id");
     let path = format!("configuration/environments/{environment}");
     assert_same_text(&server.get(&path).await.is(200).json(), &development);
-    let of_platform = server.get(&format!("{path}/platforms/{aws}/config")).await.is(200).json();
+    let of_platform = server
+        .get(&format!("{path}/platforms/{aws}/config"))
+        .await
+        .is(200)
+        .json();
     assert_eq!(of_platform["environment"], development);
     assert_eq!(of_platform["platform"], platform);
     assert_eq!(of_platform["config"]["account_id"], "111111111111");
-    let of_service = server.get(&format!("{path}/platforms/{aws}/services/{glue}/config")).await.is(200).json();
+    let of_service = server
+        .get(&format!("{path}/platforms/{aws}/services/{glue}/config"))
+        .await
+        .is(200)
+        .json();
     assert_eq!(of_service["service"], service);
     assert_eq!(of_service["config"][0]["identifier"], "clean");
     let id = of_service["id"].as_str().expect("an id");
-    let by_id = server.get(&format!("configuration/environments/configs/{id}")).await.is(200).json();
+    let by_id = server
+        .get(&format!("configuration/environments/configs/{id}"))
+        .await
+        .is(200)
+        .json();
     assert_same_text(&by_id, &of_service);
     let configs = server.get(&format!("{path}/configs")).await.is(200).json();
-    assert!(configs["environment_configs"].as_array().expect("a list").contains(&of_service));
+    assert!(
+        configs["environment_configs"]
+            .as_array()
+            .expect("a list")
+            .contains(&of_service)
+    );
     let everywhere = format!("configuration/environments/platforms/{aws}/services/{glue}/config");
     let everywhere = server.get(&everywhere).await.is(200).json();
-    let everywhere = everywhere["environment_configs"].as_array().expect("a list");
+    let everywhere = everywhere["environment_configs"]
+        .as_array()
+        .expect("a list");
     assert_eq!(everywhere.len(), 2);
     assert!(everywhere.contains(&of_service));
 }
@@ -86,13 +147,34 @@ async fn what_is_unknown_is_a_404_that_says_what() {
     let (aws, glue) = server.service("AWS", "Glue").await;
     let development = server.environment("development").await;
     for (path, what) in [
-        (format!("configuration/platforms/{NOWHERE}/services"), "Platform"),
-        (format!("configuration/platforms/{aws}/services/{NOWHERE}"), "Platform service configuration"),
-        (format!("configuration/platforms/{NOWHERE}/services/{glue}"), "Platform service configuration"),
-        (format!("configuration/platforms/configs/{NOWHERE}"), "Platform service configuration"),
-        (format!("configuration/environments/{NOWHERE}"), "Environment"),
-        (format!("configuration/environments/{NOWHERE}/configs"), "Environment"),
-        (format!("configuration/environments/configs/{NOWHERE}"), "Environment configuration"),
+        (
+            format!("configuration/platforms/{NOWHERE}/services"),
+            "Platform",
+        ),
+        (
+            format!("configuration/platforms/{aws}/services/{NOWHERE}"),
+            "Platform service configuration",
+        ),
+        (
+            format!("configuration/platforms/{NOWHERE}/services/{glue}"),
+            "Platform service configuration",
+        ),
+        (
+            format!("configuration/platforms/configs/{NOWHERE}"),
+            "Platform service configuration",
+        ),
+        (
+            format!("configuration/environments/{NOWHERE}"),
+            "Environment",
+        ),
+        (
+            format!("configuration/environments/{NOWHERE}/configs"),
+            "Environment",
+        ),
+        (
+            format!("configuration/environments/configs/{NOWHERE}"),
+            "Environment configuration",
+        ),
         (
             format!("configuration/environments/{development}/platforms/{NOWHERE}/config"),
             "Environment configuration",
@@ -101,9 +183,17 @@ async fn what_is_unknown_is_a_404_that_says_what() {
         (format!("configurations/{NOWHERE}"), "Configuration"),
         (format!("configurations/{NOWHERE}/history"), "Configuration"),
     ] {
-        assert_eq!(server.get(&path).await.error(404), format!("{what} not found"), "{path}");
+        assert_eq!(
+            server.get(&path).await.error(404),
+            format!("{what} not found"),
+            "{path}"
+        );
     }
-    for path in ["configuration/environments/nope", "data_products/nope", "configurations/nope"] {
+    for path in [
+        "configuration/environments/nope",
+        "data_products/nope",
+        "configurations/nope",
+    ] {
         let detail = server.get(path).await.error(422);
         assert_eq!(detail[0]["loc"][0], "path", "{path}: {detail}");
     }
@@ -124,40 +214,77 @@ async fn the_catalogue_can_be_written_and_forms_follow() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
             options.database(database);
-            options.file("lua-plugins/lake.lua", crate::world::plugin("LakeDataOutput", LAKE));
+            options.file(
+                "lua-plugins/lake.lua",
+                crate::world::plugin("LakeDataOutput", LAKE),
+            );
         });
-        let form = || async { server.get("plugins/LakeDataOutput/form").await.is(200).json() };
+        let form = || async {
+            server
+                .get("plugins/LakeDataOutput/form")
+                .await
+                .is(200)
+                .json()
+        };
         let options = |form: &Value| form["ui_metadata"][0]["select"]["options"].clone();
         let unconfigured = form().await;
         assert_eq!(unconfigured["not_configured"], true);
         assert_eq!(unconfigured["ui_metadata"], json!([]));
         assert_eq!(unconfigured["state"], "active");
 
-        let platform = created(&server, "configuration/platforms", json!({ "name": "Lakes" })).await;
+        let platform = created(
+            &server,
+            "configuration/platforms",
+            json!({ "name": "Lakes" }),
+        )
+        .await;
         let services = format!("configuration/platforms/{platform}/services");
         let template = json!({ "name": "Lake", "result_string_template": "{path}" });
         let service = created(&server, &services, template).await;
         let stored = server.get(&services).await.is(200).json();
-        assert_eq!(stored["platform_services"][0]["technical_info_template"], "{path}");
-        assert_eq!(form().await["not_configured"], true, "a service without options");
+        assert_eq!(
+            stored["platform_services"][0]["technical_info_template"],
+            "{path}"
+        );
+        assert_eq!(
+            form().await["not_configured"],
+            true,
+            "a service without options"
+        );
 
         let body = json!({ "platform_id": platform, "service_id": service, "config": [] });
         let config = created(&server, "configuration/platforms/configs", body).await;
         let configured = form().await;
-        assert_eq!(configured["not_configured"], false, "an empty list counts as configured");
+        assert_eq!(
+            configured["not_configured"], false,
+            "an empty list counts as configured"
+        );
         assert_eq!(options(&configured), json!([]));
 
         let path = format!("configuration/platforms/configs/{config}");
         for config in [json!(["a"]), json!(["b", "a"])] {
-            server.put(&path, &json!({ "config": config })).await.is(200);
-            let values: Vec<Value> =
-                options(&form().await).as_array().expect("a list").iter().map(|o| o["value"].clone()).collect();
+            server
+                .put(&path, &json!({ "config": config }))
+                .await
+                .is(200);
+            let values: Vec<Value> = options(&form().await)
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|o| o["value"].clone())
+                .collect();
             assert_eq!(json!(values), config);
         }
         server.delete(&path).await.is(204);
         assert_eq!(form().await["not_configured"], true);
-        server.delete(&format!("{services}/{service}")).await.is(204);
-        server.delete(&format!("configuration/platforms/{platform}")).await.is(204);
+        server
+            .delete(&format!("{services}/{service}"))
+            .await
+            .is(204);
+        server
+            .delete(&format!("configuration/platforms/{platform}"))
+            .await
+            .is(204);
         server.get(&services).await.error(404);
     })
     .await;
@@ -174,9 +301,14 @@ async fn environments_can_be_written() {
     for_each_database(async |database| {
         let server = server_on(database);
         let (aws, glue) = server.service("AWS", "Glue").await;
-        let body = json!({ "name": "staging", "acronym": "stg", "context": "c", "is_default": true });
+        let body =
+            json!({ "name": "staging", "acronym": "stg", "context": "c", "is_default": true });
         let staging = created(&server, "configuration/environments", body.clone()).await;
-        let all = server.get("configuration/environments").await.is(200).json();
+        let all = server
+            .get("configuration/environments")
+            .await
+            .is(200)
+            .json();
         let defaults: Vec<&Value> = all["environments"]
             .as_array()
             .expect("a list")
@@ -185,10 +317,17 @@ async fn environments_can_be_written() {
             .map(|environment| &environment["name"])
             .collect();
         assert_eq!(defaults, ["staging"], "there is one default");
-        server.post("configuration/environments", &body).await.error(409);
+        server
+            .post("configuration/environments", &body)
+            .await
+            .error(409);
         let path = format!("configuration/environments/{staging}");
-        let changed = json!({ "name": "staging", "acronym": "st", "context": "", "is_default": false });
-        assert_eq!(server.put(&path, &changed).await.is(200).json()["acronym"], "st");
+        let changed =
+            json!({ "name": "staging", "acronym": "st", "context": "", "is_default": false });
+        assert_eq!(
+            server.put(&path, &changed).await.is(200).json()["acronym"],
+            "st"
+        );
 
         let configs = format!("{path}/configs");
         let entries = json!([{ "identifier": "clean", "database_name": "clean_stg" }]);
@@ -197,7 +336,12 @@ async fn environments_can_be_written() {
         server.post(&configs, &body).await.error(409);
         let config = format!("configuration/environments/configs/{config}");
         assert_eq!(server.get(&config).await.is(200).json()["config"], entries);
-        for wrong in [json!({ "config": {} }), json!({ "config": [{}] }), json!({ "config": "x" }), json!({})] {
+        for wrong in [
+            json!({ "config": {} }),
+            json!({ "config": [{}] }),
+            json!({ "config": "x" }),
+            json!({}),
+        ] {
             server.put(&config, &wrong).await.error(422);
         }
         server.delete(&config).await.is(204);
@@ -280,17 +424,25 @@ const SPY: &str = r#"
 async fn names_are_unique_and_what_is_referred_to_stays() {
     for_each_database(async |database| {
         let server = server_on(database);
-        server.post("configuration/platforms", &json!({ "name": "AWS" })).await.error(409);
+        server
+            .post("configuration/platforms", &json!({ "name": "AWS" }))
+            .await
+            .error(409);
         let (snowflake, service) = server.service("Snowflake", "Snowflake").await;
         let services = format!("configuration/platforms/{snowflake}/services");
         let body = json!({ "name": "Snowflake", "result_string_template": "" });
         server.post(&services, &body).await.error(409);
         let body = json!({ "platform_id": snowflake, "service_id": service, "config": [] });
-        server.post("configuration/platforms/configs", &body).await.error(409);
+        server
+            .post("configuration/platforms/configs", &body)
+            .await
+            .error(409);
 
         let sales = server.data_product("sales", "sales").await;
         let configuration = json!({ "database": "sales", "access_granularity": "schema" });
-        let id = server.configured("SnowflakeDataOutput", &sales, "n", configuration).await;
+        let id = server
+            .configured("SnowflakeDataOutput", &sales, "n", configuration)
+            .await;
         for path in [
             format!("data_products/{sales}"),
             format!("configuration/platforms/{snowflake}"),
@@ -299,9 +451,18 @@ async fn names_are_unique_and_what_is_referred_to_stays() {
             server.delete(&path).await.error(409);
         }
         server.delete(&format!("configurations/{id}")).await.is(204);
-        server.delete(&format!("{services}/{service}")).await.is(204);
-        server.delete(&format!("configuration/platforms/{snowflake}")).await.is(204);
-        server.delete(&format!("data_products/{sales}")).await.is(204);
+        server
+            .delete(&format!("{services}/{service}"))
+            .await
+            .is(204);
+        server
+            .delete(&format!("configuration/platforms/{snowflake}"))
+            .await
+            .is(204);
+        server
+            .delete(&format!("data_products/{sales}"))
+            .await
+            .is(204);
     })
     .await;
 }

@@ -14,11 +14,16 @@ async fn elsewhere_than_on_loopback_it_does_not_listen_without_a_token() {
         })
         .badly();
         assert!(complaint.contains(address), "{complaint}");
-        assert!(complaint.contains("PATCHBAY_API_TOKEN") && complaint.contains("--insecure"), "{complaint}");
+        assert!(
+            complaint.contains("PATCHBAY_API_TOKEN") && complaint.contains("--insecure"),
+            "{complaint}"
+        );
         assert!(!folder.path("data").exists(), "nothing was begun");
     }
     let empty = run_with(&Folder::new(), |options| {
-        options.env("PATCHBAY_LISTEN", "127.0.0.1:0").env("PATCHBAY_API_TOKEN", "  ");
+        options
+            .env("PATCHBAY_LISTEN", "127.0.0.1:0")
+            .env("PATCHBAY_API_TOKEN", "  ");
     });
     assert!(empty.badly().contains("api_token"));
 }
@@ -33,21 +38,38 @@ async fn told_to_be_insecure_it_serves_everyone() {
                 _ => options.env("PATCHBAY_INSECURE", "true"),
             };
         });
-        server.get_with("plugins", ("host", "patchbay.example.com")).await.is(200);
-        server.get_with("plugins", ("x-forwarded-for", "1.2.3.4")).await.is(200);
+        server
+            .get_with("plugins", ("host", "patchbay.example.com"))
+            .await
+            .is(200);
+        server
+            .get_with("plugins", ("x-forwarded-for", "1.2.3.4"))
+            .await
+            .is(200);
     }
 }
 
 #[tokio::test]
 async fn a_token_is_asked_of_everyone_and_health_is_open() {
     let server = Server::start(|options| {
-        options.env("PATCHBAY_LISTEN", "0.0.0.0:0").env("PATCHBAY_API_TOKEN", "correct horse");
+        options
+            .env("PATCHBAY_LISTEN", "0.0.0.0:0")
+            .env("PATCHBAY_API_TOKEN", "correct horse");
         options.env("PATCHBAY_TOKEN_NAME", "portal");
     });
     for path in ["/healthz", "/readyz", "/healthz/"] {
         server.get(path).await.is(200);
     }
-    for path in ["plugins", "plugins/", "/api/openapi.json", "/metrics", "data_products", "nope", "/nope", "plugins/SnowflakeDataOutput/form"] {
+    for path in [
+        "plugins",
+        "plugins/",
+        "/api/openapi.json",
+        "/metrics",
+        "data_products",
+        "nope",
+        "/nope",
+        "plugins/SnowflakeDataOutput/form",
+    ] {
         let refused = server.get(path).await;
         assert!(refused.header("www-authenticate").starts_with("Bearer"));
         refused.error(401);
@@ -65,29 +87,45 @@ async fn a_token_is_asked_of_everyone_and_health_is_open() {
     ] {
         server.get_with("plugins", (name, value)).await.error(401);
     }
-    for (name, value) in
-        [("authorization", "Bearer correct horse"), ("authorization", "bearer correct horse"), ("x-key", "correct horse")]
-    {
+    for (name, value) in [
+        ("authorization", "Bearer correct horse"),
+        ("authorization", "bearer correct horse"),
+        ("x-key", "correct horse"),
+    ] {
         server.get_with("plugins", (name, value)).await.is(200);
     }
     let key = ("x-key", "correct horse");
     // With a token, a name and a proxy of one's own are fine.
     let proxied = server
         .send(Method::GET, "plugins", |request| {
-            request.header(key.0, key.1).header("host", "patchbay.example.com").header("x-forwarded-for", "1.2.3.4")
+            request
+                .header(key.0, key.1)
+                .header("host", "patchbay.example.com")
+                .header("x-forwarded-for", "1.2.3.4")
         })
         .await;
     proxied.is(200);
     let post = async |path: &str, body: serde_json::Value| {
-        server.send(Method::POST, path, |request| request.header(key.0, key.1).json(&body)).await
+        server
+            .send(Method::POST, path, |request| {
+                request.header(key.0, key.1).json(&body)
+            })
+            .await
     };
     let product = json!({ "name": "sales", "namespace": "sales", "domain": "sales" });
     server.post("data_products", &product).await.error(401);
     let product = post("data_products", product).await.is(201).json();
     let configuration = json!({ "database": "sales", "access_granularity": "schema" });
-    let body = json!({ "data_product_id": product["id"], "name": "n", "configuration": configuration });
-    let created = post("plugins/SnowflakeDataOutput/configurations", body).await.is(201).json();
-    let path = format!("configurations/{}/history", created["id"].as_str().expect("an id"));
+    let body =
+        json!({ "data_product_id": product["id"], "name": "n", "configuration": configuration });
+    let created = post("plugins/SnowflakeDataOutput/configurations", body)
+        .await
+        .is(201)
+        .json();
+    let path = format!(
+        "configurations/{}/history",
+        created["id"].as_str().expect("an id")
+    );
     let history = server.get_with(&path, key).await.is(200).json();
     assert_eq!(history["history"][0]["changed_by"], "portal");
     assert!(!server.log().contains("correct horse"), "{}", server.log());
@@ -96,7 +134,9 @@ async fn a_token_is_asked_of_everyone_and_health_is_open() {
 async fn get(server: &Server, headers: &[(&str, &str)]) -> Answer {
     server
         .send(Method::GET, "plugins", |request| {
-            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+            headers.iter().fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            })
         })
         .await
 }
@@ -106,7 +146,12 @@ async fn without_a_token_no_foreign_page_gets_in() {
     let server = Server::start(|options| {
         options.env("PATCHBAY_CORS_ORIGINS", "https://portal.example.com");
     });
-    let port = server.address.rsplit(':').next().expect("a port").to_owned();
+    let port = server
+        .address
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
     let own = format!("http://{}", server.address);
     let by_name = format!("localhost:{port}");
     for headers in [
@@ -134,19 +179,30 @@ async fn without_a_token_no_foreign_page_gets_in() {
         get(&server, headers).await.error(403);
     }
     // What a form of a foreign page can send without asking is no JSON.
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ] {
         let body = json!({ "name": "n", "namespace": "n", "domain": "d" }).to_string();
         let answer = server
-            .send(Method::POST, "data_products", |request| request.header("content-type", content_type).body(body))
+            .send(Method::POST, "data_products", |request| {
+                request.header("content-type", content_type).body(body)
+            })
             .await;
         answer.error(415);
     }
-    let untyped = server.send(Method::POST, "data_products", |request| request.body("{}")).await;
+    let untyped = server
+        .send(Method::POST, "data_products", |request| request.body("{}"))
+        .await;
     untyped.error(415);
     let list = server.get("data_products").await.is(200).json();
     assert_eq!(list["data_products"], json!([]), "nothing was written");
     // Health tells nothing and is open.
-    server.get_with("/healthz", ("host", "evil.example")).await.is(200);
+    server
+        .get_with("/healthz", ("host", "evil.example"))
+        .await
+        .is(200);
 }
 
 #[tokio::test]
@@ -166,18 +222,35 @@ async fn listed_origins_may_ask_from_a_browser_and_others_may_not() {
             .await
     };
     let allowed = preflight("https://portal.example.com").await.is(200);
-    assert_eq!(allowed.header("access-control-allow-origin"), "https://portal.example.com");
-    assert!(allowed.header("access-control-allow-methods").contains("POST"));
-    assert!(allowed.header("access-control-allow-headers").contains("x-key"));
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        "https://portal.example.com"
+    );
+    assert!(
+        allowed
+            .header("access-control-allow-methods")
+            .contains("POST")
+    );
+    assert!(
+        allowed
+            .header("access-control-allow-headers")
+            .contains("x-key")
+    );
     let refused = preflight("https://evil.example").await;
     assert!(!refused.headers.contains_key("access-control-allow-origin"));
     for path in ["plugins", "data_products"] {
         let answer = server
             .send(Method::GET, path, |request| {
-                request.header("origin", "https://portal.example.com").header("x-key", "token")
+                request
+                    .header("origin", "https://portal.example.com")
+                    .header("x-key", "token")
             })
             .await
             .is(200);
-        assert_eq!(answer.header("access-control-allow-origin"), "https://portal.example.com", "{path}");
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            "https://portal.example.com",
+            "{path}"
+        );
     }
 }

@@ -5,13 +5,19 @@ use serde_json::{Value, json};
 use crate::harness::{Server, for_each_database};
 use crate::world::{bigquery, entry, entry_at, names, plugin};
 
-const DEFAULTS: [&str; 4] =
-    ["DatabricksDataOutput", "GlueDataOutput", "RedshiftDataOutput", "SnowflakeDataOutput"];
+const DEFAULTS: [&str; 4] = [
+    "DatabricksDataOutput",
+    "GlueDataOutput",
+    "RedshiftDataOutput",
+    "SnowflakeDataOutput",
+];
 
 /// The names in the list of a server with these settings, and its problems.
 async fn listed(enabled: &str, disabled: &str) -> (Vec<String>, Value) {
     let server = Server::start(|options| {
-        options.env("ENABLED_PLUGINS", enabled).env("DISABLED_PLUGINS", disabled);
+        options
+            .env("ENABLED_PLUGINS", enabled)
+            .env("DISABLED_PLUGINS", disabled);
         options.file("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
     });
     let list = server.get("plugins").await.is(200).json();
@@ -25,50 +31,111 @@ async fn enabled_plugins_chooses_among_the_shipped_and_disabled_plugins_wins() {
     let osi = "OSISemanticModelDataOutput";
     let s3 = "S3DataOutput";
     let own = "OwnDataOutput";
-    let defaults = ["DatabricksDataOutput", "GlueDataOutput", own, "RedshiftDataOutput", "SnowflakeDataOutput"];
+    let defaults = [
+        "DatabricksDataOutput",
+        "GlueDataOutput",
+        own,
+        "RedshiftDataOutput",
+        "SnowflakeDataOutput",
+    ];
     for (enabled, disabled, expected) in [
         ("", "", &defaults[..]),
         (" ", "", &defaults),
         ("[]", "", &[own]),
         ("OSISemanticModelDataOutput", "", &[osi, own]),
-        ("OSISemanticModelTechnicalAssetConfiguration", "", &[osi, own]),
-        (" GlueDataOutput , OSISemanticModelDataOutput ,", "", &["GlueDataOutput", osi, own]),
-        ("[\"GlueDataOutput\", \"OSISemanticModelDataOutput\"]", "", &["GlueDataOutput", osi, own]),
-        ("app.data_output_configuration.glue.schema.GlueDataOutput", "", &["GlueDataOutput", own]),
+        (
+            "OSISemanticModelTechnicalAssetConfiguration",
+            "",
+            &[osi, own],
+        ),
+        (
+            " GlueDataOutput , OSISemanticModelDataOutput ,",
+            "",
+            &["GlueDataOutput", osi, own],
+        ),
+        (
+            "[\"GlueDataOutput\", \"OSISemanticModelDataOutput\"]",
+            "",
+            &["GlueDataOutput", osi, own],
+        ),
+        (
+            "app.data_output_configuration.glue.schema.GlueDataOutput",
+            "",
+            &["GlueDataOutput", own],
+        ),
         ("lua-plugins/osi", "", &[osi, own]),
         ("./lua-plugins/osi/plugin.lua", "", &[osi, own]),
         ("[\"lua-plugins/osi/\"]", "", &[osi, own]),
         ("S3DataOutput", "", &[own, s3]),
         ("S3TechnicalAssetConfiguration", "", &[own, s3]),
-        ("", "GlueDataOutput,SnowflakeTechnicalAssetConfiguration", &["DatabricksDataOutput", own, "RedshiftDataOutput"]),
-        ("GlueDataOutput,OSISemanticModelDataOutput", "[\"GlueDataOutput\"]", &[osi, own]),
+        (
+            "",
+            "GlueDataOutput,SnowflakeTechnicalAssetConfiguration",
+            &["DatabricksDataOutput", own, "RedshiftDataOutput"],
+        ),
+        (
+            "GlueDataOutput,OSISemanticModelDataOutput",
+            "[\"GlueDataOutput\"]",
+            &[osi, own],
+        ),
         ("[]", "OwnDataOutput", &[]),
         ("[]", "lua-plugins/own.lua", &[]),
     ] {
         let (found, problems) = listed(enabled, disabled).await;
-        assert_eq!(found, expected, "ENABLED_PLUGINS={enabled:?} DISABLED_PLUGINS={disabled:?}");
-        assert_eq!(problems, json!([]), "ENABLED_PLUGINS={enabled:?} DISABLED_PLUGINS={disabled:?}");
+        assert_eq!(
+            found, expected,
+            "ENABLED_PLUGINS={enabled:?} DISABLED_PLUGINS={disabled:?}"
+        );
+        assert_eq!(
+            problems,
+            json!([]),
+            "ENABLED_PLUGINS={enabled:?} DISABLED_PLUGINS={disabled:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_name_that_is_found_nowhere_is_reported_and_stops_nothing() {
     let server = Server::start(|options| {
-        options.env("ENABLED_PLUGINS", "SnowflakeDataOutput,GlueDataOutptu,Zzzzzz");
+        options.env(
+            "ENABLED_PLUGINS",
+            "SnowflakeDataOutput,GlueDataOutptu,Zzzzzz",
+        );
         options.env("DISABLED_PLUGINS", "DatabricksDataOuput");
     });
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(names(&list), ["SnowflakeDataOutput"]);
     let status = server.get("plugins/status").await.is(200).json();
-    let problems: Vec<&str> =
-        status["problems"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    let [first, second, third] = problems[..] else { panic!("{problems:?}") };
-    assert!(first.contains("GlueDataOutptu") && first.contains("did you mean \"GlueDataOutput\"?"), "{first}");
-    assert!(second.contains("Zzzzzz") && !second.contains("did you mean"), "{second}");
-    assert!(third.contains("DISABLED_PLUGINS") && third.contains("\"DatabricksDataOutput\"?"), "{third}");
+    let problems: Vec<&str> = status["problems"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let [first, second, third] = problems[..] else {
+        panic!("{problems:?}")
+    };
+    assert!(
+        first.contains("GlueDataOutptu") && first.contains("did you mean \"GlueDataOutput\"?"),
+        "{first}"
+    );
+    assert!(
+        second.contains("Zzzzzz") && !second.contains("did you mean"),
+        "{second}"
+    );
+    assert!(
+        third.contains("DISABLED_PLUGINS") && third.contains("\"DatabricksDataOutput\"?"),
+        "{third}"
+    );
     let log = server.log();
-    let line = log.lines().find(|line| line.contains("GlueDataOutptu")).unwrap_or_else(|| panic!("{log}"));
-    assert!(line.contains("ERROR") && line.contains("Plugin registry:"), "{line}");
+    let line = log
+        .lines()
+        .find(|line| line.contains("GlueDataOutptu"))
+        .unwrap_or_else(|| panic!("{log}"));
+    assert!(
+        line.contains("ERROR") && line.contains("Plugin registry:"),
+        "{line}"
+    );
 }
 
 #[tokio::test]
@@ -78,9 +145,18 @@ async fn the_log_about_discovery_begins_with_its_words_and_ends_with_a_count() {
         options.file("lua-plugins/broken.lua", "return nonsense(");
     });
     let log = server.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("Plugin registry:")).collect();
-    assert!(lines.iter().any(|line| line.contains("OwnDataOutput")), "{log}");
-    assert!(lines.iter().any(|line| line.contains("broken.lua")), "{log}");
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("Plugin registry:"))
+        .collect();
+    assert!(
+        lines.iter().any(|line| line.contains("OwnDataOutput")),
+        "{log}"
+    );
+    assert!(
+        lines.iter().any(|line| line.contains("broken.lua")),
+        "{log}"
+    );
     let last = lines.last().unwrap_or_else(|| panic!("{log}"));
     assert!(last.contains('5'), "the last one counts: {last}");
 }
@@ -90,11 +166,23 @@ async fn a_folder_of_plugins_is_scanned_and_what_is_none_is_left_alone() {
     let server = Server::start(|options| {
         options.env("ENABLED_PLUGINS", "[]");
         options.file("lua-plugins/bigquery.lua", bigquery("1.0.0", "Dataset"));
-        options.file("lua-plugins/folder/plugin.lua", plugin("FolderDataOutput", ""));
-        options.file("lua-plugins/bigquery_spec.lua", plugin("SpecDataOutput", ""));
+        options.file(
+            "lua-plugins/folder/plugin.lua",
+            plugin("FolderDataOutput", ""),
+        );
+        options.file(
+            "lua-plugins/bigquery_spec.lua",
+            plugin("SpecDataOutput", ""),
+        );
         options.file("lua-plugins/lib/shared.lua", "return {}");
-        options.file("lua-plugins/types/patchbay.lua", plugin("TypesDataOutput", ""));
-        options.file("lua-plugins/examples/mine/plugin.lua", plugin("ExampleDataOutput", ""));
+        options.file(
+            "lua-plugins/types/patchbay.lua",
+            plugin("TypesDataOutput", ""),
+        );
+        options.file(
+            "lua-plugins/examples/mine/plugin.lua",
+            plugin("ExampleDataOutput", ""),
+        );
         options.file("lua-plugins/notes/readme.txt", "no plugin");
         options.file("lua-plugins/.hidden.lua", plugin("HiddenDataOutput", ""));
         options.file("lua-plugins/none.lua", "return { 1, 2 }");
@@ -105,10 +193,24 @@ async fn a_folder_of_plugins_is_scanned_and_what_is_none_is_left_alone() {
     let status = server.get("plugins/status").await.is(200).json();
     for file in ["none.lua", "empty.lua"] {
         let entry = entry_at(&status, file);
-        assert_eq!((&entry["plugin"], &entry["state"]), (&Value::Null, &json!("failed")), "{file}: {status}");
+        assert_eq!(
+            (&entry["plugin"], &entry["state"]),
+            (&Value::Null, &json!("failed")),
+            "{file}: {status}"
+        );
         let error = &entry["last_error"];
-        assert!(error["message"].as_str().is_some_and(|text| text.contains("patchbay.plugin")), "{error}");
-        assert!(error["file"].as_str().is_some_and(|path| path.ends_with(file)), "{error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("patchbay.plugin")),
+            "{error}"
+        );
+        assert!(
+            error["file"]
+                .as_str()
+                .is_some_and(|path| path.ends_with(file)),
+            "{error}"
+        );
     }
     for absent in ["SpecDataOutput", "TypesDataOutput", "HiddenDataOutput"] {
         assert_eq!(entry(&status, absent), &Value::Null, "{absent}");
@@ -119,8 +221,14 @@ async fn a_folder_of_plugins_is_scanned_and_what_is_none_is_left_alone() {
 async fn an_example_of_ones_own_is_found_by_its_name() {
     let server = Server::start(|options| {
         options.env("ENABLED_PLUGINS", "ExampleDataOutput");
-        options.file("lua-plugins/examples/mine/plugin.lua", plugin("ExampleDataOutput", ""));
-        options.file("lua-plugins/examples/other/plugin.lua", plugin("OtherDataOutput", ""));
+        options.file(
+            "lua-plugins/examples/mine/plugin.lua",
+            plugin("ExampleDataOutput", ""),
+        );
+        options.file(
+            "lua-plugins/examples/other/plugin.lua",
+            plugin("OtherDataOutput", ""),
+        );
     });
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(names(&list), ["ExampleDataOutput"]);
@@ -129,7 +237,11 @@ async fn an_example_of_ones_own_is_found_by_its_name() {
 #[tokio::test]
 async fn a_plugin_path_is_a_folder_of_plugins_or_one_plugins_folder() {
     let examples = format!("{}/lua-plugins/examples", env!("CARGO_MANIFEST_DIR"));
-    for paths in [format!("{examples}/s3"), format!("here:{examples}"), format!("here:{examples}/s3/")] {
+    for paths in [
+        format!("{examples}/s3"),
+        format!("here:{examples}"),
+        format!("here:{examples}/s3/"),
+    ] {
         let server = Server::start(|options| {
             options.env("PATCHBAY_PLUGIN_PATHS", &paths);
             options.file("here/own.lua", plugin("OwnDataOutput", ""));
@@ -144,50 +256,107 @@ async fn a_plugin_path_is_a_folder_of_plugins_or_one_plugins_folder() {
             .collect();
         assert_eq!(options, ["datalake", "ingress", "egress"], "{paths}");
         let list = server.get("plugins").await.is(200).json();
-        assert_eq!(names(&list).contains(&"OwnDataOutput"), paths.starts_with("here"), "{paths}");
+        assert_eq!(
+            names(&list).contains(&"OwnDataOutput"),
+            paths.starts_with("here"),
+            "{paths}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_plugin_in_a_path_takes_the_place_of_the_embedded_one() {
     let shipped = format!("{}/lua-plugins/snowflake", env!("CARGO_MANIFEST_DIR"));
-    let read = |file: &str| std::fs::read_to_string(format!("{shipped}/{file}")).expect("a shipped file");
+    let read =
+        |file: &str| std::fs::read_to_string(format!("{shipped}/{file}")).expect("a shipped file");
     let server = Server::start(|options| {
         let source = read("plugin.lua").replace("label = \"Database\"", "label = \"Our database\"");
         options.file("lua-plugins/snowflake/plugin.lua", source);
         let migration = "migrations/0001_create_table.lua";
-        options.file(&format!("lua-plugins/snowflake/{migration}"), read(migration));
+        options.file(
+            &format!("lua-plugins/snowflake/{migration}"),
+            read(migration),
+        );
     });
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(names(&list), DEFAULTS);
-    assert_eq!(entry(&list, "SnowflakeDataOutput")["ui_metadata"][0]["label"], "Our database");
-    let details = server.get("plugins/SnowflakeDataOutput").await.is(200).json();
-    assert!(details["source"].as_str().is_some_and(|source| source.ends_with("lua-plugins/snowflake")), "{details}");
+    assert_eq!(
+        entry(&list, "SnowflakeDataOutput")["ui_metadata"][0]["label"],
+        "Our database"
+    );
+    let details = server
+        .get("plugins/SnowflakeDataOutput")
+        .await
+        .is(200)
+        .json();
+    assert!(
+        details["source"]
+            .as_str()
+            .is_some_and(|source| source.ends_with("lua-plugins/snowflake")),
+        "{details}"
+    );
 }
 
 #[tokio::test]
 async fn of_one_name_in_two_paths_the_later_serves_with_a_warning_in_both_places() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
-            options.database(database).env("PATCHBAY_PLUGIN_PATHS", "one:two");
+            options
+                .database(database)
+                .env("PATCHBAY_PLUGIN_PATHS", "one:two");
             options.file("one/bigquery.lua", bigquery("1.0.0", "First"));
             options.file("two/other.lua", bigquery("2.0.0", "Second"));
         });
-        let form = server.get("plugins/BigQueryDataOutput/form").await.is(200).json();
-        assert_eq!((&form["version"], &form["ui_metadata"][0]["label"]), (&json!("2.0.0"), &json!("Second")));
+        let form = server
+            .get("plugins/BigQueryDataOutput/form")
+            .await
+            .is(200)
+            .json();
+        assert_eq!(
+            (&form["version"], &form["ui_metadata"][0]["label"]),
+            (&json!("2.0.0"), &json!("Second"))
+        );
         let status = server.get("plugins/status").await.is(200).json();
-        let (first, second) = (entry_at(&status, "one/bigquery.lua"), entry_at(&status, "two/other.lua"));
-        assert!(first["warnings"][0].as_str().is_some_and(|text| text.contains("two/other.lua")), "{first}");
-        assert!(second["warnings"][0].as_str().is_some_and(|text| text.contains("one/bigquery.lua")), "{second}");
+        let (first, second) = (
+            entry_at(&status, "one/bigquery.lua"),
+            entry_at(&status, "two/other.lua"),
+        );
+        assert!(
+            first["warnings"][0]
+                .as_str()
+                .is_some_and(|text| text.contains("two/other.lua")),
+            "{first}"
+        );
+        assert!(
+            second["warnings"][0]
+                .as_str()
+                .is_some_and(|text| text.contains("one/bigquery.lua")),
+            "{second}"
+        );
         assert_eq!(second["state"], "active");
         assert_ne!(first["state"], "active");
         // It continues the history, and hands it back when it goes.
         let product = server.data_product("sales", "sales").await;
-        let id = server.configured("BigQueryDataOutput", &product, "n", json!({ "dataset": "d" })).await;
+        let id = server
+            .configured(
+                "BigQueryDataOutput",
+                &product,
+                "n",
+                json!({ "dataset": "d" }),
+            )
+            .await;
         server.folder.remove("two/other.lua");
-        let form = server.until("plugins/BigQueryDataOutput/form", 200, |form| form["version"] == "1.0.0").await;
+        let form = server
+            .until("plugins/BigQueryDataOutput/form", 200, |form| {
+                form["version"] == "1.0.0"
+            })
+            .await;
         assert_eq!(form["ui_metadata"][0]["label"], "First");
-        let read = server.get(&format!("configurations/{id}")).await.is(200).json();
+        let read = server
+            .get(&format!("configurations/{id}"))
+            .await
+            .is(200)
+            .json();
         assert_eq!(read["configuration"]["dataset"], "d");
         let status = server.get("plugins/status").await.is(200).json();
         assert_eq!(entry_at(&status, "one/bigquery.lua")["warnings"], json!([]));
@@ -199,19 +368,32 @@ async fn of_one_name_in_two_paths_the_later_serves_with_a_warning_in_both_places
 async fn a_later_plugin_that_does_not_continue_the_history_leaves_the_earlier_serving() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
-            options.database(database).env("PATCHBAY_PLUGIN_PATHS", "one:two");
+            options
+                .database(database)
+                .env("PATCHBAY_PLUGIN_PATHS", "one:two");
             options.file("one/bigquery.lua", bigquery("1.0.0", "First"));
         });
         let narrower = r#"return patchbay.plugin { name = "BigQueryDataOutput", version = "2.0.0",
             fields = { patchbay.field.string "dataset" { required = true } } }"#;
         server.folder.write("two/other.lua", narrower);
         let status = server
-            .until("plugins/status", 200, |status| entry_at(status, "two/other.lua")["last_error"].is_object())
+            .until("plugins/status", 200, |status| {
+                entry_at(status, "two/other.lua")["last_error"].is_object()
+            })
             .await;
         let failed = entry_at(&status, "two/other.lua");
         assert_eq!(failed["state"], "failed", "{failed}");
-        assert!(failed["last_error"]["message"].as_str().is_some_and(|text| text.contains("table")), "{failed}");
-        let form = server.get("plugins/BigQueryDataOutput/form").await.is(200).json();
+        assert!(
+            failed["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("table")),
+            "{failed}"
+        );
+        let form = server
+            .get("plugins/BigQueryDataOutput/form")
+            .await
+            .is(200)
+            .json();
         assert_eq!(form["version"], "1.0.0");
     })
     .await;
@@ -223,15 +405,28 @@ async fn of_one_name_in_one_path_the_first_by_file_name_serves_and_the_other_fai
         options.file("lua-plugins/b.lua", bigquery("2.0.0", "Second"));
         options.file("lua-plugins/a/plugin.lua", bigquery("1.0.0", "First"));
     });
-    let form = server.get("plugins/BigQueryDataOutput/form").await.is(200).json();
+    let form = server
+        .get("plugins/BigQueryDataOutput/form")
+        .await
+        .is(200)
+        .json();
     assert_eq!(form["version"], "1.0.0");
     let status = server.get("plugins/status").await.is(200).json();
     let other = entry_at(&status, "b.lua");
     assert_eq!(other["state"], "failed", "{other}");
-    assert!(other["last_error"]["message"].as_str().is_some_and(|text| text.contains("lua-plugins/a")), "{other}");
+    assert!(
+        other["last_error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("lua-plugins/a")),
+        "{other}"
+    );
     assert_eq!(entry_at(&status, "lua-plugins/a")["state"], "active");
     server.folder.remove("lua-plugins/a");
-    server.until("plugins/BigQueryDataOutput/form", 200, |form| form["version"] == "2.0.0").await;
+    server
+        .until("plugins/BigQueryDataOutput/form", 200, |form| {
+            form["version"] == "2.0.0"
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -239,17 +434,35 @@ async fn a_second_claim_on_a_name_or_a_table_fails_the_later_plugin() {
     let alias = r#"aliases = { "Shared" },"#;
     let of_one = r#"table = "shared_table","#;
     for (first, second, word) in [
-        (plugin("ADataOutput", alias), plugin("BDataOutput", alias), "Shared"),
-        (plugin("ADataOutput", ""), plugin("BDataOutput", r#"aliases = { "ADataOutput" },"#), "ADataOutput"),
-        (plugin("ADataOutput", of_one), plugin("BDataOutput", of_one), "shared_table"),
+        (
+            plugin("ADataOutput", alias),
+            plugin("BDataOutput", alias),
+            "Shared",
+        ),
         (
             plugin("ADataOutput", ""),
-            plugin("BDataOutput", r#"aliases = { "GlueTechnicalAssetConfiguration" },"#),
+            plugin("BDataOutput", r#"aliases = { "ADataOutput" },"#),
+            "ADataOutput",
+        ),
+        (
+            plugin("ADataOutput", of_one),
+            plugin("BDataOutput", of_one),
+            "shared_table",
+        ),
+        (
+            plugin("ADataOutput", ""),
+            plugin(
+                "BDataOutput",
+                r#"aliases = { "GlueTechnicalAssetConfiguration" },"#,
+            ),
             "GlueTechnicalAssetConfiguration",
         ),
         (
             plugin("ADataOutput", ""),
-            plugin("BDataOutput", r#"table = "snowflake_data_output_configurations","#),
+            plugin(
+                "BDataOutput",
+                r#"table = "snowflake_data_output_configurations","#,
+            ),
             "snowflake_data_output_configurations",
         ),
     ] {
@@ -263,7 +476,10 @@ async fn a_second_claim_on_a_name_or_a_table_fails_the_later_plugin() {
         assert_eq!(names(&list).len(), 5, "{word}");
         let status = server.get("plugins/status").await.is(200).json();
         let failed = entry(&status, "BDataOutput");
-        assert_eq!((&failed["state"], &failed["last_error"]["stage"]), (&json!("failed"), &json!("collision")));
+        assert_eq!(
+            (&failed["state"], &failed["last_error"]["stage"]),
+            (&json!("failed"), &json!("collision"))
+        );
         let message = failed["last_error"]["message"].as_str().expect("a message");
         assert!(message.contains(word), "{message}");
     }
@@ -274,17 +490,30 @@ async fn a_table_stays_its_owners_when_the_owner_is_gone() {
     for_each_database(async |database| {
         let table = r#"table = "shared_table","#;
         let server = Server::start(|options| {
-            options.database(database).file("lua-plugins/a.lua", plugin("ADataOutput", table));
+            options
+                .database(database)
+                .file("lua-plugins/a.lua", plugin("ADataOutput", table));
         });
         server.get("plugins/ADataOutput/form").await.is(200);
         server.folder.remove("lua-plugins/a.lua");
-        server.until("plugins/ADataOutput/form", 404, |_| true).await;
-        server.folder.write("lua-plugins/b.lua", plugin("BDataOutput", table));
+        server
+            .until("plugins/ADataOutput/form", 404, |_| true)
+            .await;
+        server
+            .folder
+            .write("lua-plugins/b.lua", plugin("BDataOutput", table));
         let status = server
-            .until("plugins/status", 200, |status| entry(status, "BDataOutput")["state"] == "failed")
+            .until("plugins/status", 200, |status| {
+                entry(status, "BDataOutput")["state"] == "failed"
+            })
             .await;
         let message = &entry(&status, "BDataOutput")["last_error"]["message"];
-        assert!(message.as_str().is_some_and(|text| text.contains("ADataOutput")), "{message}");
+        assert!(
+            message
+                .as_str()
+                .is_some_and(|text| text.contains("ADataOutput")),
+            "{message}"
+        );
     })
     .await;
 }
@@ -310,26 +539,46 @@ async fn a_platform_key_may_be_there_twice_and_the_first_by_name_has_tile_and_li
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(names(&list), ["Alpha", "Zulu"]);
     let tiles = server.get("plugins/platform-tiles").await.is(200).json();
-    let labels: Vec<&Value> =
-        tiles["platform_tiles"].as_array().expect("tiles").iter().map(|tile| &tile["label"]).collect();
+    let labels: Vec<&Value> = tiles["platform_tiles"]
+        .as_array()
+        .expect("tiles")
+        .iter()
+        .map(|tile| &tile["label"])
+        .collect();
     assert_eq!(labels, ["Alpha"]);
     let product = server.data_product("sales", "sales").await;
-    let link = server.get(&format!("plugins/shared/url?id={product}")).await.is(200).json();
+    let link = server
+        .get(&format!("plugins/shared/url?id={product}"))
+        .await
+        .is(200)
+        .json();
     assert_eq!(link["url"], "https://example.com/Alpha");
-    let link = server.get(&format!("plugins/Zulu/url?id={product}")).await.is(200).json();
+    let link = server
+        .get(&format!("plugins/Zulu/url?id={product}"))
+        .await
+        .is(200)
+        .json();
     assert_eq!(link["url"], "https://example.com/Zulu");
 }
 
 #[tokio::test]
 async fn a_plugin_for_another_patchbay_is_incompatible() {
     let server = Server::start(|options| {
-        options.file("lua-plugins/new.lua", plugin("NewDataOutput", r#"requires = ">=99","#));
+        options.file(
+            "lua-plugins/new.lua",
+            plugin("NewDataOutput", r#"requires = ">=99","#),
+        );
     });
     server.get("plugins/NewDataOutput/form").await.error(404);
     let details = server.get("plugins/NewDataOutput").await.is(200).json();
     assert_eq!(details["state"], "incompatible");
-    let message = details["last_error"]["message"].as_str().expect("a message");
-    assert!(message.contains(">=99") && message.contains("0.1.0"), "{message}");
+    let message = details["last_error"]["message"]
+        .as_str()
+        .expect("a message");
+    assert!(
+        message.contains(">=99") && message.contains("0.1.0"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -338,7 +587,10 @@ async fn a_word_of_the_routes_is_no_plugin_name() {
         for (place, word) in ["status", "migrations", "reload"].iter().enumerate() {
             options.file(&format!("lua-plugins/p{place}.lua"), plugin(word, ""));
         }
-        options.file("lua-plugins/alias.lua", plugin("FineDataOutput", r#"aliases = { "status" },"#));
+        options.file(
+            "lua-plugins/alias.lua",
+            plugin("FineDataOutput", r#"aliases = { "status" },"#),
+        );
     });
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(names(&list), DEFAULTS);

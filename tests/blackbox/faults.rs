@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Database, Folder, Http, Options, Server, eventually, for_each_database, open_database, run, run_with,
+    Answer, Database, Folder, Http, Options, Server, eventually, for_each_database, open_database,
+    run, run_with,
 };
 use crate::world::entry;
 
@@ -36,7 +37,10 @@ fn start_and_fail(folder: &Folder, configure: impl FnOnce(&mut Options)) -> Stri
 async fn a_second_server_on_the_same_file_is_refused() {
     let server = Server::start(|_| {});
     let complaint = start_and_fail(&server.folder, |_| {});
-    assert!(complaint.contains("another server"), "{complaint}");
+    assert!(
+        complaint.contains("served by another process"),
+        "{complaint}"
+    );
     assert!(complaint.contains("data/patchbay.db"), "{complaint}");
     server.get("plugins").await.is(200);
     // The lock goes with its process, however that ends.
@@ -74,9 +78,16 @@ async fn a_database_that_cannot_be_opened_is_said_at_the_start() {
             options.env("PATCHBAY_DATABASE_URL", url);
         });
         assert!(complaint.contains(says), "{url}: {complaint}");
-        assert_eq!(complaint.trim().lines().count(), 1, "one line says it: {complaint}");
+        assert_eq!(
+            complaint.trim().lines().count(),
+            1,
+            "one line says it: {complaint}"
+        );
     }
-    assert!(folder.read("garbage.db").starts_with("this is no database"), "it was left as it was");
+    assert!(
+        folder.read("garbage.db").starts_with("this is no database"),
+        "it was left as it was"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +102,10 @@ async fn a_database_of_a_newer_version_is_left_alone() {
         )
         .expect("a later version");
     let complaint = start_and_fail(&folder, |_| {});
-    assert!(complaint.contains("999") || complaint.to_lowercase().contains("newer"), "{complaint}");
+    assert!(
+        complaint.contains("999") || complaint.to_lowercase().contains("newer"),
+        "{complaint}"
+    );
 }
 
 #[tokio::test]
@@ -100,27 +114,47 @@ async fn a_locked_database_is_a_503_and_forms_answer_still() {
         options.env("PATCHBAY_BUSY_TIMEOUT_MS", "100");
     });
     let product = server.data_product("sales", "sales").await;
-    let id = server.configured("SnowflakeDataOutput", &product, "n", snowflake("sales")).await;
+    let id = server
+        .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))
+        .await;
     let other = open_database(&server.folder);
     other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
-    let body = json!({ "data_product_id": product, "name": "m", "configuration": snowflake("sales") });
+    let body =
+        json!({ "data_product_id": product, "name": "m", "configuration": snowflake("sales") });
     unavailable(server.post(CREATE, &body).await);
-    unavailable(server.patch(&format!("configurations/{id}"), &json!({ "name": "x" })).await);
+    unavailable(
+        server
+            .patch(&format!("configurations/{id}"), &json!({ "name": "x" }))
+            .await,
+    );
     unavailable(server.delete(&format!("configurations/{id}")).await);
-    unavailable(server.post("configuration/platforms", &json!({ "name": "x" })).await);
+    unavailable(
+        server
+            .post("configuration/platforms", &json!({ "name": "x" }))
+            .await,
+    );
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(entry(&list, "SnowflakeDataOutput")["state"], "active");
     server.get("plugins/GlueDataOutput/form").await.is(200);
     server.get(&format!("configurations/{id}")).await.is(200);
     server.get("/healthz").await.is(200);
     // A plugin that comes in meanwhile waits, and gets in when the lock is gone.
-    server.folder.write("lua-plugins/bigquery.lua", crate::world::bigquery("1.0.0", "Dataset"));
+    server.folder.write(
+        "lua-plugins/bigquery.lua",
+        crate::world::bigquery("1.0.0", "Dataset"),
+    );
     server
-        .until("plugins/status", 200, |status| entry(status, "BigQueryDataOutput")["state"] == "failed")
+        .until("plugins/status", 200, |status| {
+            entry(status, "BigQueryDataOutput")["state"] == "failed"
+        })
         .await;
     other.execute_batch("ROLLBACK").expect("no lock");
     server.post(CREATE, &body).await.is(201);
-    let read = server.get(&format!("configurations/{id}")).await.is(200).json();
+    let read = server
+        .get(&format!("configurations/{id}"))
+        .await
+        .is(200)
+        .json();
     assert_eq!(read["revision"], 1);
     server.post("plugins/reload", &json!({})).await.is(200);
     server.get("plugins/BigQueryDataOutput/form").await.is(200);
@@ -141,7 +175,8 @@ async fn a_database_that_vanishes_is_noticed() {
             "replaced" => server.folder.write_by_rename("data/patchbay.db", ""),
             _ => server.folder.rename("data", "elsewhere"),
         }
-        let body = json!({ "data_product_id": product, "name": "m", "configuration": snowflake("sales") });
+        let body =
+            json!({ "data_product_id": product, "name": "m", "configuration": snowflake("sales") });
         // A write that were acknowledged now would be lost with the file that nobody sees any more.
         unavailable(server.post(CREATE, &body).await);
         let ready = server.get("/readyz").await;
@@ -213,22 +248,33 @@ async fn a_stop_lets_what_is_under_way_end() {
     .await;
     server.terminate();
     let address = server.address.clone();
-    eventually("no new connection is taken", async || {
-        match tokio::net::TcpStream::connect(&address).await {
+    eventually(
+        "no new connection is taken",
+        async || match tokio::net::TcpStream::connect(&address).await {
             Ok(_) => Err("it is taken".to_owned()),
             Err(_) => Ok(()),
-        }
-    })
+        },
+    )
     .await;
     assert!(!slow.is_finished());
     other.execute_batch("ROLLBACK").expect("no lock");
+    drop(other);
     let created = slow.await.expect("an answer").is(201).json();
     let (folder, finished) = (server.folder.clone(), server.wait());
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     assert!(finished.stderr.contains("stopped"), "{finished:#?}");
-    assert!(!folder.path("data/patchbay.db-wal").exists(), "the log is written into the file");
+    assert!(
+        !folder.path("data/patchbay.db-wal").exists(),
+        "the log is written into the file"
+    );
     let server = Server::start_in(folder, |_| {});
-    server.get(&format!("configurations/{}", created["id"].as_str().expect("an id"))).await.is(200);
+    server
+        .get(&format!(
+            "configurations/{}",
+            created["id"].as_str().expect("an id")
+        ))
+        .await
+        .is(200);
 }
 
 #[tokio::test]

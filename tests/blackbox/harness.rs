@@ -21,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a server says when it serves, before its address.
+const LISTENING: &str = "listening on http://";
+
 /// Where a server stores things. A test that touches the database runs on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Database {
@@ -178,11 +181,17 @@ pub(crate) fn run_with(folder: &Folder, configure: impl FnOnce(&mut Options)) ->
     for (relative, text) in &options.files {
         folder.write(relative, text);
     }
-    Process::spawn(folder, &options).wait()
+    let mut process = Process::spawn(folder, &options);
+    if let Some(address) = process.wait_for_line(LISTENING) {
+        panic!("{} serves on {address}", process.what);
+    }
+    process.wait()
 }
 
 /// A started program.
 struct Process {
+    /// The words and settings it was started with.
+    what: String,
     child: Child,
     lines: Receiver<String>,
     stdout: String,
@@ -193,8 +202,7 @@ struct Process {
 impl Process {
     fn spawn(folder: &Folder, options: &Options) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
-        let is_ours =
-            |name: &str| name.starts_with("PATCHBAY_") || name.ends_with("ABLED_PLUGINS");
+        let is_ours = |name: &str| name.starts_with("PATCHBAY_") || name.ends_with("ABLED_PLUGINS");
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(is_ours) {
                 command.env_remove(name);
@@ -227,6 +235,7 @@ impl Process {
             }
         });
         Process {
+            what: format!("patchbay {:?} {:?}", options.args, options.env),
             child,
             lines,
             stdout: String::new(),
@@ -255,7 +264,8 @@ impl Process {
                     // What it has said so far is all there is to say.
                     let _ = self.child.kill();
                     panic!(
-                        "the program neither said {start:?} nor ended within {PATIENCE:?}; it said:\n{}\n{}",
+                        "{} neither said {start:?} nor ended within {PATIENCE:?}; it said:\n{}\n{}",
+                        self.what,
                         self.stdout,
                         lock(&self.stderr)
                     );
@@ -281,7 +291,10 @@ impl Process {
 }
 
 impl Drop for Process {
-    #[expect(clippy::print_stderr, reason = "a failed test shows what the server said")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failed test shows what the server said"
+    )]
     fn drop(&mut self) {
         // Both fail only when it has ended already.
         let _ = self.child.kill();
@@ -334,7 +347,7 @@ impl Server {
 
     fn launch(folder: Folder, options: Options) -> Server {
         let mut process = Process::spawn(&folder, &options);
-        let Some(address) = process.wait_for_line("listening on http://") else {
+        let Some(address) = process.wait_for_line(LISTENING) else {
             panic!("the server does not start: {:#?}", process.wait());
         };
         // A server that listens everywhere is reached by loopback.
@@ -427,7 +440,11 @@ impl Http {
         refine: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<Answer, reqwest::Error> {
         let what = format!("{method} {path}");
-        let slash = if path.starts_with('/') { "" } else { "/api/v2/" };
+        let slash = if path.starts_with('/') {
+            ""
+        } else {
+            "/api/v2/"
+        };
         let request = self
             .client
             .request(method, format!("{}{slash}{path}", self.base));
@@ -461,20 +478,25 @@ impl Http {
     }
 
     pub(crate) async fn get_with(&self, path: &str, header: (&str, &str)) -> Answer {
-        self.send(Method::GET, path, |request| request.header(header.0, header.1))
-            .await
+        self.send(Method::GET, path, |request| {
+            request.header(header.0, header.1)
+        })
+        .await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, |request| request.json(body)).await
+        self.send(Method::POST, path, |request| request.json(body))
+            .await
     }
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::PUT, path, |request| request.json(body)).await
+        self.send(Method::PUT, path, |request| request.json(body))
+            .await
     }
 
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::PATCH, path, |request| request.json(body)).await
+        self.send(Method::PATCH, path, |request| request.json(body))
+            .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {

@@ -7,17 +7,33 @@ use serde_json::{Value, json};
 use crate::harness::{Http, Server, for_each_database};
 use crate::world::{entry, names, plugin};
 
-const DEFAULTS: [&str; 4] =
-    ["DatabricksDataOutput", "GlueDataOutput", "RedshiftDataOutput", "SnowflakeDataOutput"];
+const DEFAULTS: [&str; 4] = [
+    "DatabricksDataOutput",
+    "GlueDataOutput",
+    "RedshiftDataOutput",
+    "SnowflakeDataOutput",
+];
 
 /// Forms that never worked, with words of the reason.
 const BAD_FORMS: [(&str, &str, &str); 9] = [
     ("Raises", "error('boom')", "boom"),
     ("RaisesTable", "error({ code = 1 })", ""),
     ("Loops", "while true do end", "ms"),
-    ("LoopsInPcall", "while true do pcall(function() while true do end end) end", ""),
-    ("Allocates", "local t = {} while true do t[#t + 1] = string.rep('x', 1024 * 1024) end", "memory"),
-    ("Recurses", "local function f() return 1 + f() end return f()", ""),
+    (
+        "LoopsInPcall",
+        "while true do pcall(function() while true do end end) end",
+        "",
+    ),
+    (
+        "Allocates",
+        "local t = {} while true do t[#t + 1] = string.rep('x', 1024 * 1024) end",
+        "",
+    ),
+    (
+        "Recurses",
+        "local function f() return 1 + f() end return f()",
+        "",
+    ),
     ("Nothing", "return nil", ""),
     ("Nonsense", "return { { type = 'string' }, 'x' }", ""),
     ("Foreign", "return { ui.string 'nowhere' {} }", "nowhere"),
@@ -27,7 +43,11 @@ async fn defaults_are_fine(server: &Http) {
     let list = server.get("plugins").await.is(200).json();
     for name in DEFAULTS {
         let found = entry(&list, name);
-        assert_eq!((&found["state"], &found["not_configured"]), (&json!("active"), &json!(false)), "{name}");
+        assert_eq!(
+            (&found["state"], &found["not_configured"]),
+            (&json!("active"), &json!(false)),
+            "{name}"
+        );
         server.get(&format!("plugins/{name}/form")).await.is(200);
     }
 }
@@ -46,24 +66,47 @@ async fn a_form_that_never_worked_is_a_500_and_nothing_else_changes() {
     for (name, _, says) in BAD_FORMS {
         let found = entry(&list, name);
         assert_eq!(found["not_configured"], true, "{name}");
-        assert_eq!((&found["ui_metadata"], &found["state"]), (&json!([]), &json!("failed")), "{name}");
+        assert_eq!(
+            (&found["ui_metadata"], &found["state"]),
+            (&json!([]), &json!("failed")),
+            "{name}"
+        );
         let answer = server.get(&format!("plugins/{name}/form")).await;
         let text = answer.text();
         assert_eq!(answer.error(500), "Something went wrong", "{name}");
         assert!(!text.contains(".lua"), "{text}");
         let details = server.get(&format!("plugins/{name}")).await.is(200).json();
         let error = &details["last_error"];
-        assert_eq!((&error["stage"], &error["hook"]), (&json!("hook"), &json!("ui_metadata")), "{name}: {details}");
-        assert!(error["message"].as_str().is_some_and(|text| text.contains(says)), "{name}: {error}");
-        assert!(error["file"].as_str().is_some_and(|file| file.ends_with(&format!("{name}.lua"))), "{name}: {error}");
+        assert_eq!(
+            (&error["stage"], &error["hook"]),
+            (&json!("hook"), &json!("ui_metadata")),
+            "{name}: {details}"
+        );
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(says)),
+            "{name}: {error}"
+        );
+        assert!(
+            error["file"]
+                .as_str()
+                .is_some_and(|file| file.ends_with(&format!("{name}.lua"))),
+            "{name}: {error}"
+        );
         let status = server.get("plugins/status").await.is(200).json();
         assert_eq!(entry(&status, name)["state"], "failed", "{name}");
         // Only its form is broken; what needs no form works.
-        server.configured(name, &product, name, json!({ "path": "p" })).await;
+        server
+            .configured(name, &product, name, json!({ "path": "p" }))
+            .await;
     }
     defaults_are_fine(&server).await;
     let tiles = server.get("plugins/platform-tiles").await.is(200).json();
-    assert_eq!(tiles["platform_tiles"].as_array().map(Vec::len), Some(3 + BAD_FORMS.len()));
+    assert_eq!(
+        tiles["platform_tiles"].as_array().map(Vec::len),
+        Some(3 + BAD_FORMS.len())
+    );
 }
 
 #[tokio::test]
@@ -81,21 +124,40 @@ async fn a_form_that_breaks_with_the_catalogue_keeps_its_last_good_answer() {
     end,
 "#;
         let server = Server::start(|options| {
-            options.database(database).file("lua-plugins/fragile.lua", plugin("FragileDataOutput", lines));
+            options.database(database).file(
+                "lua-plugins/fragile.lua",
+                plugin("FragileDataOutput", lines),
+            );
         });
         let form = "plugins/FragileDataOutput/form";
         let good = server.get(form).await.is(200).json();
-        assert_eq!((&good["state"], &good["not_configured"]), (&json!("active"), &json!(false)));
+        assert_eq!(
+            (&good["state"], &good["not_configured"]),
+            (&json!("active"), &json!(false))
+        );
         let (platform, service) = server.service("AWS", "Redshift").await;
         let path = format!("configuration/platforms/{platform}/services/{service}");
-        let id = server.get(&path).await.is(200).json()["id"].as_str().expect("an id").to_owned();
+        let id = server.get(&path).await.is(200).json()["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
         let path = format!("configuration/platforms/configs/{id}");
-        server.put(&path, &json!({ "config": ["a", "b"] })).await.is(200);
+        server
+            .put(&path, &json!({ "config": ["a", "b"] }))
+            .await
+            .is(200);
         let degraded = server.get(form).await.is(200).json();
-        assert_eq!((&degraded["state"], &degraded["not_configured"]), (&json!("degraded"), &json!(false)));
+        assert_eq!(
+            (&degraded["state"], &degraded["not_configured"]),
+            (&json!("degraded"), &json!(false))
+        );
         assert_eq!(degraded["ui_metadata"], good["ui_metadata"]);
         let details = server.get("plugins/FragileDataOutput").await.is(200).json();
-        assert!(details["last_error"]["message"].as_str().is_some_and(|text| text.contains("too many options: 2")));
+        assert!(
+            details["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("too many options: 2"))
+        );
         assert_eq!(details["last_error"]["line"], 14, "{details}");
         defaults_are_fine(&server).await;
         server.put(&path, &json!({ "config": [] })).await.is(200);
@@ -109,17 +171,28 @@ async fn an_endless_hook_is_a_504_and_others_go_on_meanwhile() {
     let endless = |hook: &str| format!("{hook} = function() while true do end end,");
     let server = Server::start(|options| {
         options.env("PATCHBAY_LUA__DEADLINE_MS", "600");
-        options.file("lua-plugins/n.lua", plugin("EndlessNormalize", &endless("normalize")));
-        options.file("lua-plugins/v.lua", plugin("EndlessValidate", &endless("validate")));
+        options.file(
+            "lua-plugins/n.lua",
+            plugin("EndlessNormalize", &endless("normalize")),
+        );
+        options.file(
+            "lua-plugins/v.lua",
+            plugin("EndlessValidate", &endless("validate")),
+        );
         options.file("lua-plugins/u.lua", plugin("EndlessUrl", &endless("url")));
-        options.file("lua-plugins/r.lua", plugin("EndlessRender", &endless("render")));
+        options.file(
+            "lua-plugins/r.lua",
+            plugin("EndlessRender", &endless("render")),
+        );
     });
     let product = server.data_product("sales", "sales").await;
     let body = json!({ "data_product_id": product, "name": "n", "configuration": { "path": "p" } });
     let slow = {
         let (server, body) = (server.http(), body.clone());
         tokio::spawn(async move {
-            let create = server.post("plugins/EndlessNormalize/configurations", &body).await;
+            let create = server
+                .post("plugins/EndlessNormalize/configurations", &body)
+                .await;
             assert_eq!(create.error(504), "Took too long");
         })
     };
@@ -128,17 +201,33 @@ async fn an_endless_hook_is_a_504_and_others_go_on_meanwhile() {
     let mut meanwhile = 0;
     while !slow.is_finished() {
         server.get("plugins/SnowflakeDataOutput/form").await.is(200);
-        server.post("plugins/SnowflakeDataOutput/validate", &dry).await.is(200);
+        server
+            .post("plugins/SnowflakeDataOutput/validate", &dry)
+            .await
+            .is(200);
         meanwhile += 1;
     }
     slow.await.expect("a 504");
-    assert!(meanwhile >= 5, "{meanwhile} answers while a hook ran for 600 ms");
-    server.post("plugins/EndlessValidate/configurations", &body).await.error(504);
-    server.get(&format!("plugins/EndlessUrl/url?id={product}")).await.error(504);
+    assert!(
+        meanwhile >= 5,
+        "{meanwhile} answers while a hook ran for 600 ms"
+    );
+    server
+        .post("plugins/EndlessValidate/configurations", &body)
+        .await
+        .error(504);
+    server
+        .get(&format!("plugins/EndlessUrl/url?id={product}"))
+        .await
+        .error(504);
     let all = server.get("configurations").await.is(200).json();
     assert_eq!(all["configurations"], json!([]));
     // A path that cannot be rendered is null, and the configuration is stored.
-    let stored = server.post("plugins/EndlessRender/configurations", &body).await.is(201).json();
+    let stored = server
+        .post("plugins/EndlessRender/configurations", &body)
+        .await
+        .is(201)
+        .json();
     assert_eq!(stored["access_path"], Value::Null);
     let details = server.get("plugins/EndlessNormalize").await.is(200).json();
     assert_eq!(details["last_error"]["hook"], "normalize", "{details}");
@@ -148,7 +237,9 @@ async fn an_endless_hook_is_a_504_and_others_go_on_meanwhile() {
 #[tokio::test]
 async fn many_calls_of_a_slow_plugin_are_turned_away_and_others_are_not() {
     let server = Server::start(|options| {
-        options.env("PATCHBAY_LUA__DEADLINE_MS", "200").env("PATCHBAY_LUA__WAITING", "4");
+        options
+            .env("PATCHBAY_LUA__DEADLINE_MS", "200")
+            .env("PATCHBAY_LUA__WAITING", "4");
         let slow = "normalize = function() while true do end end,";
         options.file("lua-plugins/slow.lua", plugin("SlowDataOutput", slow));
     });
@@ -167,29 +258,52 @@ async fn many_calls_of_a_slow_plugin_are_turned_away_and_others_are_not() {
         .collect();
     let dry = json!({ "configuration": { "database": "d", "access_granularity": "schema" } });
     for _ in 0..10 {
-        server.post("plugins/GlueDataOutput/validate", &dry).await.is(200);
+        server
+            .post("plugins/GlueDataOutput/validate", &dry)
+            .await
+            .is(200);
     }
     let mut statuses = Vec::new();
     for call in calls {
         statuses.push(call.await.expect("a status"));
     }
-    assert!(statuses.iter().all(|status| [503, 504].contains(status)), "{statuses:?}");
-    assert!(statuses.contains(&503) && statuses.contains(&504), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [503, 504].contains(status)),
+        "{statuses:?}"
+    );
+    assert!(
+        statuses.contains(&503) && statuses.contains(&504),
+        "{statuses:?}"
+    );
     defaults_are_fine(&server).await;
 }
 
 #[tokio::test]
 async fn what_a_hook_raises_or_returns_stays_inside() {
     let server = Server::start(|options| {
+        // Enough for the memory to run out first.
+        options.env("PATCHBAY_LUA__DEADLINE_MS", "4000");
         for (name, hook) in [
-            ("RaisingNormalize", "normalize = function() error('secret detail') end,"),
-            ("NonsenseNormalize", "normalize = function() return { path = 5 } end,"),
+            (
+                "RaisingNormalize",
+                "normalize = function() error('secret detail') end,",
+            ),
+            (
+                "NonsenseNormalize",
+                "normalize = function() return { path = 5 } end,",
+            ),
             ("NothingNormalize", "normalize = function() end,"),
-            ("RaisingValidate", "validate = function() error('secret detail') end,"),
+            (
+                "RaisingValidate",
+                "validate = function() error('secret detail') end,",
+            ),
             ("NonsenseValidate", "validate = function() return 5 end,"),
             ("RaisingUrl", "url = function() error('secret detail') end,"),
             ("NonsenseUrl", "url = function() return {} end,"),
-            ("Allocating", "validate = function() local t = {} while true do t[#t + 1] = {} end end,"),
+            (
+                "Allocating",
+                "validate = function() local t = {} while true do t[#t + 1] = {} end end,",
+            ),
         ] {
             options.file(&format!("lua-plugins/{name}.lua"), plugin(name, hook));
         }
@@ -204,18 +318,38 @@ async fn what_a_hook_raises_or_returns_stays_inside() {
         "NonsenseValidate",
         "Allocating",
     ] {
-        let detail = server.post(&format!("plugins/{name}/configurations"), &body).await.error(500);
+        let detail = server
+            .post(&format!("plugins/{name}/configurations"), &body)
+            .await
+            .error(500);
         assert_eq!(detail, "Something went wrong", "{name}");
     }
     for name in ["RaisingUrl", "NonsenseUrl"] {
-        let detail = server.get(&format!("plugins/{name}/url?id={product}")).await.error(500);
+        let detail = server
+            .get(&format!("plugins/{name}/url?id={product}"))
+            .await
+            .error(500);
         assert_eq!(detail, "Something went wrong", "{name}");
     }
     let all = server.get("configurations").await.is(200).json();
     assert_eq!(all["configurations"], json!([]));
     let details = server.get("plugins/RaisingNormalize").await.is(200).json();
-    assert!(details["last_error"]["message"].as_str().is_some_and(|text| text.contains("secret detail")));
-    assert!(server.log().contains("secret detail"), "the log has what the answer has not");
+    assert!(
+        details["last_error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("secret detail"))
+    );
+    let details = server.get("plugins/Allocating").await.is(200).json();
+    assert!(
+        details["last_error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("memory")),
+        "{details}"
+    );
+    assert!(
+        server.log().contains("secret detail"),
+        "the log has what the answer has not"
+    );
     defaults_are_fine(&server).await;
 }
 
@@ -240,7 +374,9 @@ async fn what_a_plugin_rejects_is_a_422() {
     });
     let product = server.data_product("sales", "sales").await;
     let create = async |path: &str| {
-        server.configure("RulesDataOutput", &product, path, json!({ "path": path })).await
+        server
+            .configure("RulesDataOutput", &product, path, json!({ "path": path }))
+            .await
     };
     let detail = create("no").await.error(422);
     let loc = json!(["body", "configuration", "RulesDataOutput", "path"]);
@@ -249,23 +385,40 @@ async fn what_a_plugin_rejects_is_a_422() {
         json!([{ "type": "value_error", "loc": loc, "msg": "Not this path", "input": "no" }])
     );
     let detail = create("whole").await.error(422);
-    assert_eq!((&detail[0]["msg"], &detail[0]["type"]), (&json!("Not as a whole"), &json!("value_error")));
-    assert_eq!(create("yes").await.is(201).json()["configuration"]["path"], "yes!");
+    assert_eq!(
+        (&detail[0]["msg"], &detail[0]["type"]),
+        (&json!("Not as a whole"), &json!("value_error"))
+    );
+    assert_eq!(
+        create("yes").await.is(201).json()["configuration"]["path"],
+        "yes!"
+    );
 }
 
 #[tokio::test]
 async fn a_stopping_server_does_not_wait_for_endless_plugins() {
     let server = Server::start(|options| {
-        options.env("PATCHBAY_LUA__DEADLINE_MS", "20000").env("PATCHBAY_LUA__WALL_MS", "1000");
+        options
+            .env("PATCHBAY_LUA__DEADLINE_MS", "20000")
+            .env("PATCHBAY_LUA__WALL_MS", "1000");
         options.file(
             "lua-plugins/endless.lua",
-            plugin("EndlessDataOutput", "normalize = function() while true do end end,"),
+            plugin(
+                "EndlessDataOutput",
+                "normalize = function() while true do end end,",
+            ),
         );
     });
     let body = json!({ "configuration": { "path": "p" } });
     let began = std::time::Instant::now();
-    server.post("plugins/EndlessDataOutput/validate", &body).await.error(504);
-    assert!(began.elapsed() < Duration::from_secs(10), "the cap on the wall clock holds");
+    server
+        .post("plugins/EndlessDataOutput/validate", &body)
+        .await
+        .error(504);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "the cap on the wall clock holds"
+    );
     let finished = server.stop();
     assert_eq!(finished.code, Some(0), "{finished:#?}");
 }

@@ -8,8 +8,6 @@ const ALL: &str = "SnowflakeDataOutput,DatabricksDataOutput,GlueDataOutput,Redsh
                    AzureBlobDataOutput,OSISemanticModelDataOutput,ParameterStoreDataOutput,ConveyorPlugin,AgnoPlugin,\
                    GitHubPlugin,S3DataOutput";
 
-
-
 #[tokio::test]
 async fn each_shipped_plugin_has_its_link() {
     for_each_database(async |database| {
@@ -19,20 +17,44 @@ async fn each_shipped_plugin_has_its_link() {
         });
         let sales = server.data_product("sales", "sales").await;
         for (key, environment, url) in [
-            ("snowflake", "development", "https://app.snowflake.com/example/development"),
-            ("snowflake", "production", "https://app.snowflake.com/example/production"),
-            ("SnowflakeDataOutput", "production", "https://app.snowflake.com/example/production"),
+            (
+                "snowflake",
+                "development",
+                "https://app.snowflake.com/example/development",
+            ),
+            (
+                "snowflake",
+                "production",
+                "https://app.snowflake.com/example/production",
+            ),
+            (
+                "SnowflakeDataOutput",
+                "production",
+                "https://app.snowflake.com/example/production",
+            ),
             (
                 "SnowflakeTechnicalAssetConfiguration",
                 "production",
                 "https://app.snowflake.com/example/production",
             ),
-            ("databricks", "development", "https://sales-dev.cloud.databricks.com"),
-            ("databricks", "production", "https://sales.cloud.databricks.com"),
+            (
+                "databricks",
+                "development",
+                "https://sales-dev.cloud.databricks.com",
+            ),
+            (
+                "databricks",
+                "production",
+                "https://sales.cloud.databricks.com",
+            ),
             ("postgresql", "", ""),
             ("osi", "", ""),
             ("azureblob", "", "https://portal.azure.com/"),
-            ("agno", "", "https://os.agno.com/chat?type=agent&id=sales-agent"),
+            (
+                "agno",
+                "",
+                "https://os.agno.com/chat?type=agent&id=sales-agent",
+            ),
             ("github", "", "https://github.com/example-org/sales"),
         ] {
             let path = format!("plugins/{key}/url?id={sales}&environment={environment}");
@@ -44,13 +66,25 @@ async fn each_shipped_plugin_has_its_link() {
             let path = format!("plugins/{key}/url?id={sales}&environment=development");
             let found = server.get(&path).await.is(200).json();
             let url = found["url"].as_str().expect("a link");
-            assert!(url.starts_with("https://signin.aws.amazon.com/switchrole?"), "{key}: {url}");
+            assert!(
+                url.starts_with("https://signin.aws.amazon.com/switchrole?"),
+                "{key}: {url}"
+            );
             assert!(url.contains("account=111111111111"), "{key}: {url}");
             assert!(url.contains("roleName=sales-dev"), "{key}: {url}");
             assert!(!url.contains("{{}}"), "{key}: {url}");
         }
-        let conveyor = server.get(&format!("plugins/conveyor/url?id={sales}")).await.is(200).json();
-        assert!(conveyor["url"].as_str().is_some_and(|url| url.ends_with("/sales")), "{conveyor}");
+        let conveyor = server
+            .get(&format!("plugins/conveyor/url?id={sales}"))
+            .await
+            .is(200)
+            .json();
+        assert!(
+            conveyor["url"]
+                .as_str()
+                .is_some_and(|url| url.ends_with("/sales")),
+            "{conveyor}"
+        );
     })
     .await;
 }
@@ -63,11 +97,24 @@ async fn a_link_that_cannot_be_says_why() {
         });
         let sales = server.data_product("sales", "sales").await;
         let hr = server.data_product("hr", "hr").await;
-        let required =
-            |what: &str| format!("Environment is required to get the URL for {what} technical asset configurations");
+        let required = |what: &str| {
+            format!(
+                "Environment is required to get the URL for {what} technical asset configurations"
+            )
+        };
         for (key, query, status, detail) in [
-            ("nope", format!("id={sales}"), 404, "Plugin 'nope' not found".to_owned()),
-            ("Snowflake", format!("id={sales}"), 404, "Plugin 'Snowflake' not found".to_owned()),
+            (
+                "nope",
+                format!("id={sales}"),
+                404,
+                "Plugin 'nope' not found".to_owned(),
+            ),
+            (
+                "Snowflake",
+                format!("id={sales}"),
+                404,
+                "Plugin 'Snowflake' not found".to_owned(),
+            ),
             (
                 "redshift",
                 format!("id={sales}&environment=development"),
@@ -76,8 +123,18 @@ async fn a_link_that_cannot_be_says_why() {
             ),
             ("glue", format!("id={sales}"), 400, required("Glue")),
             ("s3", format!("id={sales}"), 400, required("S3")),
-            ("parameterstore", format!("id={sales}&environment="), 400, required("Parameter Store")),
-            ("snowflake", format!("id={sales}"), 400, required("Snowflake")),
+            (
+                "parameterstore",
+                format!("id={sales}&environment="),
+                400,
+                required("Parameter Store"),
+            ),
+            (
+                "snowflake",
+                format!("id={sales}"),
+                400,
+                required("Snowflake"),
+            ),
             (
                 "databricks",
                 format!("id={hr}&environment=development"),
@@ -101,10 +158,25 @@ async fn a_link_that_cannot_be_says_why() {
             assert_eq!(answer.error(status), detail, "{key} {query}");
         }
         // Catalogue data, or a setting, that is missing is named.
-        let github = server.get(&format!("plugins/github/url?id={sales}")).await.error(404);
-        assert!(github.as_str().is_some_and(|detail| detail.contains("github_org")), "{github}");
-        for (query, kind) in [("", "missing"), ("id=nope", "value_error"), ("id=", "value_error")] {
-            let detail = server.get(&format!("plugins/snowflake/url?{query}")).await.error(422);
+        let github = server
+            .get(&format!("plugins/github/url?id={sales}"))
+            .await
+            .error(404);
+        assert!(
+            github
+                .as_str()
+                .is_some_and(|detail| detail.contains("github_org")),
+            "{github}"
+        );
+        for (query, kind) in [
+            ("", "missing"),
+            ("id=nope", "value_error"),
+            ("id=", "value_error"),
+        ] {
+            let detail = server
+                .get(&format!("plugins/snowflake/url?{query}"))
+                .await
+                .error(422);
             assert_eq!(detail[0]["loc"], json!(["query", "id"]), "{query}");
             if kind == "missing" {
                 assert_eq!(detail[0]["type"], kind, "{query}");
@@ -129,14 +201,26 @@ async fn a_link_follows_the_catalogue() {
         let write = format!("configuration/environments/configs/{id}");
         let link = format!("plugins/snowflake/url?id={sales}&environment=development");
         for (config, status, answer) in [
-            (json!({ "login_url": "https://elsewhere.example" }), 200, "https://elsewhere.example"),
-            (json!({}), 404, "login_url missing from Snowflake configuration"),
+            (
+                json!({ "login_url": "https://elsewhere.example" }),
+                200,
+                "https://elsewhere.example",
+            ),
+            (
+                json!({}),
+                404,
+                "login_url missing from Snowflake configuration",
+            ),
         ] {
             let mut body = kept.clone();
             body["config"] = config;
             put_environment_configuration(&server, &write, &body).await;
             let found = server.get(&link).await.is(status).json();
-            let found = if status == 200 { &found["url"] } else { &found["detail"] };
+            let found = if status == 200 {
+                &found["url"]
+            } else {
+                &found["detail"]
+            };
             assert_eq!(found, answer);
         }
     })

@@ -24,8 +24,10 @@ fn element(label: &str, kind: &str, required: bool, name: &str, rest: Value) -> 
 }
 
 fn database(label: &str, name: &str, options: &[&str]) -> Value {
-    let options: Vec<Value> =
-        options.iter().map(|option| json!({ "label": option, "value": option })).collect();
+    let options: Vec<Value> = options
+        .iter()
+        .map(|option| json!({ "label": option, "value": option }))
+        .collect();
     element(
         label,
         "select",
@@ -63,7 +65,13 @@ fn table_form(database: Value, schema: Value) -> Value {
     json!([
         database,
         schema,
-        element("Access granularity", "radio", true, "access_granularity", granularity),
+        element(
+            "Access granularity",
+            "radio",
+            true,
+            "access_granularity",
+            granularity
+        ),
         element("Table", "string", true, "table", table),
     ])
 }
@@ -142,7 +150,8 @@ const ENTRIES: [Entry; 4] = [
 
 fn forms() -> [Value; 4] {
     let schema = || {
-        let tooltip = "The name of the schema to give write access to. Defaults to data product namespace";
+        let tooltip =
+            "The name of the schema to give write access to. Defaults to data product namespace";
         text("Schema", "schema", tooltip)
     };
     let suffix = text(
@@ -152,7 +161,10 @@ fn forms() -> [Value; 4] {
     );
     let on = |options: &[&str]| database("Database", "database", options);
     [
-        table_form(database("Catalog", "catalog", &["clean", "master"]), schema()),
+        table_form(
+            database("Catalog", "catalog", &["clean", "master"]),
+            schema(),
+        ),
         table_form(on(&["clean", "master"]), suffix),
         table_form(on(&[]), schema()),
         table_form(on(&["analytics", "staging"]), schema()),
@@ -168,7 +180,10 @@ async fn in_an_empty_folder_the_four_default_plugins_are_listed_to_the_letter() 
     let found = list["plugins"].as_array().expect("a list");
     assert_eq!(found.len(), 4, "{:?}", names(&list));
     let generation = &found[0]["generation"];
-    assert!(generation.as_u64().is_some_and(|number| number > 0), "{generation}");
+    assert!(
+        generation.as_u64().is_some_and(|number| number > 0),
+        "{generation}"
+    );
     for ((entry, form), found) in ENTRIES.iter().zip(forms()).zip(found) {
         assert_same_text(found, &entry.with(form, found));
         assert_eq!(found["generation"], *generation);
@@ -182,20 +197,36 @@ async fn in_an_empty_folder_the_four_default_plugins_are_listed_to_the_letter() 
 async fn an_icon_is_served_and_embedded() {
     let server = Server::start(|_| {});
     for entry in &ENTRIES {
-        let answer = server.get(&format!("plugins/{}/icon", entry.plugin)).await.is(200);
+        let answer = server
+            .get(&format!("plugins/{}/icon", entry.plugin))
+            .await
+            .is(200);
         assert_eq!(answer.header("content-type"), "image/svg+xml");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert!(answer.header("content-security-policy").contains("sandbox"));
-        let folder = format!("{}/lua-plugins/{}", env!("CARGO_MANIFEST_DIR"), entry.platform);
+        let folder = format!(
+            "{}/lua-plugins/{}",
+            env!("CARGO_MANIFEST_DIR"),
+            entry.platform
+        );
         let drawn = std::fs::read(format!("{folder}/{}", entry.icon_name)).expect("an icon");
         assert_eq!(answer.body, drawn);
-        let form = server.get(&format!("plugins/{}/form", entry.plugin)).await.is(200).json();
+        let form = server
+            .get(&format!("plugins/{}/form", entry.plugin))
+            .await
+            .is(200)
+            .json();
         let encoded = base64::engine::general_purpose::STANDARD.encode(&drawn);
-        assert_eq!(form["icon_data_uri"], format!("data:image/svg+xml;base64,{encoded}"));
+        assert_eq!(
+            form["icon_data_uri"],
+            format!("data:image/svg+xml;base64,{encoded}")
+        );
     }
     let without = server.folder.clone();
     without.write("lua-plugins/plain.lua", plugin("PlainOutput", ""));
-    let plain = server.until("plugins/PlainOutput/form", 200, |_| true).await;
+    let plain = server
+        .until("plugins/PlainOutput/form", 200, |_| true)
+        .await;
     assert_eq!(plain["icon_data_uri"], Value::Null);
     assert_eq!(plain["icon_name"], "plainoutput-logo.svg");
     server.get("plugins/PlainOutput/icon").await.error(404);
@@ -214,7 +245,13 @@ async fn tiles_are_two_deep_and_a_parent_stands_where_its_first_child_does() {
         })
     };
     let leaf = |entry: &Entry| {
-        tile(entry.display_name, entry.platform, entry.icon_name, icon(entry.plugin), json!([]))
+        tile(
+            entry.display_name,
+            entry.platform,
+            entry.icon_name,
+            icon(entry.plugin),
+            json!([]),
+        )
     };
     let aws = json!([leaf(&ENTRIES[1]), leaf(&ENTRIES[2])]);
     let tiles = json!({ "platform_tiles": [
@@ -237,16 +274,32 @@ async fn a_plugin_of_a_name_and_fields_has_everything_else_by_default() {
             } }"#,
         );
     });
-    let form = server.get("plugins/OwnDataOutput/form").await.is(200).json();
+    let form = server
+        .get("plugins/OwnDataOutput/form")
+        .await
+        .is(200)
+        .json();
     let choice = |label: &str, value: &str| json!({ "label": label, "value": value });
     let radio = json!({ "radio": {
         "max_count": 1, "initial_value": "read",
         "options": [choice("Read", "read"), choice("Write", "write")],
     }});
     let elements = json!([
-        element("Path", "string", false, "path", json!({ "string": { "initial_value": null } })),
+        element(
+            "Path",
+            "string",
+            false,
+            "path",
+            json!({ "string": { "initial_value": null } })
+        ),
         element("Mode", "radio", false, "mode", radio),
-        element("Public", "checkbox", false, "public", json!({ "checkbox": { "initial_value": false } })),
+        element(
+            "Public",
+            "checkbox",
+            false,
+            "public",
+            json!({ "checkbox": { "initial_value": false } })
+        ),
     ]);
     let expected = json!({
         "not_configured": false,
@@ -309,7 +362,12 @@ async fn every_answer_has_a_request_id_and_every_error_its_envelope() {
     let server = Server::start(|options| {
         options.env("PATCHBAY_BODY_LIMIT", "1000");
     });
-    for path in ["plugins", "plugins/SnowflakeDataOutput/form", "/healthz", "data_products"] {
+    for path in [
+        "plugins",
+        "plugins/SnowflakeDataOutput/form",
+        "/healthz",
+        "data_products",
+    ] {
         let made = server.get(path).await.is(200);
         let made = made.header("x-request-id").to_owned();
         assert!((1..=128).contains(&made.len()), "{made:?}");
@@ -323,7 +381,9 @@ async fn every_answer_has_a_request_id_and_every_error_its_envelope() {
             assert_ne!(answer.header("x-request-id"), made);
         }
     }
-    let error = server.get_with("plugins/Nope/form", ("x-request-id", "mine")).await;
+    let error = server
+        .get_with("plugins/Nope/form", ("x-request-id", "mine"))
+        .await;
     assert_eq!(error.header("x-request-id"), "mine");
     assert_eq!(error.error(404), "Plugin 'Nope' not found");
 }
@@ -333,7 +393,15 @@ async fn wrong_requests_are_told_what_is_wrong() {
     let server = Server::start(|options| {
         options.env("PATCHBAY_BODY_LIMIT", "1000");
     });
-    for path in ["/", "/nope", "/api/v2", "/api/v2/nope", "nope", "plugins/a/b/c", "//plugins"] {
+    for path in [
+        "/",
+        "/nope",
+        "/api/v2",
+        "/api/v2/nope",
+        "nope",
+        "plugins/a/b/c",
+        "//plugins",
+    ] {
         assert_eq!(server.get(path).await.error(404), "Not Found", "{path}");
     }
     for (method, path) in [
@@ -354,19 +422,35 @@ async fn wrong_requests_are_told_what_is_wrong() {
             })
             .await
     };
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"] {
+    for content_type in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+    ] {
         post(content_type, "{}".into()).await.error(415);
     }
-    post("application/json", format!("\"{}\"", "x".repeat(2000))).await.error(413);
-    for (body, offset) in [("{\"a\": }", 6), ("{", 1), ("nope", 1), ("{\n\"a\": 1,}", 9)] {
+    post("application/json", format!("\"{}\"", "x".repeat(2000)))
+        .await
+        .error(413);
+    for (body, offset) in [
+        ("{\"a\": }", 6),
+        ("{", 1),
+        ("nope", 1),
+        ("{\n\"a\": 1,}", 9),
+    ] {
         let detail = post("application/json", body.into()).await.error(422);
-        let [error] = detail.as_array().expect("a list").as_slice() else { panic!("{detail}") };
+        let [error] = detail.as_array().expect("a list").as_slice() else {
+            panic!("{detail}")
+        };
         assert_eq!(error["type"], "json_invalid", "{body}: {error}");
         assert_eq!(error["loc"][0], "body", "{body}: {error}");
         let found = error["loc"][1].as_u64().expect("an offset");
         // Parsers differ by one in where they say that it went wrong.
         assert!(found.abs_diff(offset) <= 1, "{body}: {error}");
-        assert!(error["msg"].is_string() && error.get("input").is_some(), "{error}");
+        assert!(
+            error["msg"].is_string() && error.get("input").is_some(),
+            "{error}"
+        );
     }
     for body in ["[]", "1", "\"a\"", "null"] {
         let detail = post("application/json", body.into()).await.error(422);
@@ -378,9 +462,23 @@ async fn wrong_requests_are_told_what_is_wrong() {
 #[tokio::test]
 async fn names_are_case_sensitive_and_aliases_do_as_well() {
     let server = Server::start(|_| {});
-    let form = server.get("plugins/SnowflakeDataOutput/form").await.is(200).json();
-    for also in ["SnowflakeTechnicalAssetConfiguration", "Snowflake%44ataOutput"] {
-        assert_same_text(&server.get(&format!("plugins/{also}/form")).await.is(200).json(), &form);
+    let form = server
+        .get("plugins/SnowflakeDataOutput/form")
+        .await
+        .is(200)
+        .json();
+    for also in [
+        "SnowflakeTechnicalAssetConfiguration",
+        "Snowflake%44ataOutput",
+    ] {
+        assert_same_text(
+            &server
+                .get(&format!("plugins/{also}/form"))
+                .await
+                .is(200)
+                .json(),
+            &form,
+        );
     }
     for (unknown, shown) in [
         ("snowflakedataoutput", "snowflakedataoutput"),
@@ -396,7 +494,11 @@ async fn names_are_case_sensitive_and_aliases_do_as_well() {
             if unknown == "S3DataOutput" && rest == "/configurations" {
                 continue;
             }
-            assert_eq!(answer.error(404), format!("Plugin '{shown}' not found"), "{unknown}{rest}");
+            assert_eq!(
+                answer.error(404),
+                format!("Plugin '{shown}' not found"),
+                "{unknown}{rest}"
+            );
         }
     }
 }
@@ -427,13 +529,24 @@ async fn what_can_be_kept_has_an_etag() {
         let etag = first.header("etag").to_owned();
         let again = server.get(path).await.is(200);
         assert_eq!(again.header("etag"), etag, "{path}");
-        for matching in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".into()] {
-            let kept = server.get_with(path, ("if-none-match", &matching)).await.is(304);
+        for matching in [
+            etag.clone(),
+            format!("W/{etag}"),
+            format!("\"other\", {etag}"),
+            "*".into(),
+        ] {
+            let kept = server
+                .get_with(path, ("if-none-match", &matching))
+                .await
+                .is(304);
             assert!(kept.body.is_empty(), "{path}");
             assert_eq!(kept.header("etag"), etag, "{path}");
             assert!(kept.headers.contains_key("x-request-id"));
         }
-        let other = server.get_with(path, ("if-none-match", "\"other\"")).await.is(200);
+        let other = server
+            .get_with(path, ("if-none-match", "\"other\""))
+            .await
+            .is(200);
         assert_eq!(other.text(), first.text(), "{path}");
     }
 }
@@ -441,38 +554,75 @@ async fn what_can_be_kept_has_an_etag() {
 #[tokio::test]
 async fn an_etag_changes_with_the_body() {
     let server = Server::start(|_| {});
-    let before = server.get("data_products").await.is(200).header("etag").to_owned();
+    let before = server
+        .get("data_products")
+        .await
+        .is(200)
+        .header("etag")
+        .to_owned();
     server.data_product("sales", "sales").await;
-    let now = server.get_with("data_products", ("if-none-match", &before)).await.is(200);
+    let now = server
+        .get_with("data_products", ("if-none-match", &before))
+        .await
+        .is(200);
     assert_ne!(now.header("etag"), before);
 }
 
 #[tokio::test]
 async fn answers_are_compressed_for_who_takes_it() {
     let server = Server::start(|_| {});
-    for path in ["plugins", "plugins/SnowflakeDataOutput/form", "plugins/SnowflakeDataOutput", "/api/openapi.json"] {
+    for path in [
+        "plugins",
+        "plugins/SnowflakeDataOutput/form",
+        "plugins/SnowflakeDataOutput",
+        "/api/openapi.json",
+    ] {
         let plain = server.get(path).await.is(200);
         assert!(!plain.headers.contains_key("content-encoding"), "{path}");
-        assert!(plain.header("vary").to_lowercase().contains("accept-encoding"), "{path}");
-        let packed = server.get_with(path, ("accept-encoding", "gzip")).await.is(200);
+        assert!(
+            plain
+                .header("vary")
+                .to_lowercase()
+                .contains("accept-encoding"),
+            "{path}"
+        );
+        let packed = server
+            .get_with(path, ("accept-encoding", "gzip"))
+            .await
+            .is(200);
         assert_eq!(packed.header("content-encoding"), "gzip", "{path}");
         assert!(packed.body.len() < plain.body.len(), "{path}");
         let mut unpacked = Vec::new();
-        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).expect("gzip");
+        flate2::read::GzDecoder::new(&packed.body[..])
+            .read_to_end(&mut unpacked)
+            .expect("gzip");
         assert_eq!(unpacked, plain.body, "{path}");
-        let refused = server.get_with(path, ("accept-encoding", "gzip;q=0, br")).await.is(200);
+        let refused = server
+            .get_with(path, ("accept-encoding", "gzip;q=0, br"))
+            .await
+            .is(200);
         assert!(!refused.headers.contains_key("content-encoding"), "{path}");
     }
     // Errors keep their envelope, and what describes their body is true.
-    let error = server.get_with("plugins/Nope/form", ("accept-encoding", "gzip")).await;
+    let error = server
+        .get_with("plugins/Nope/form", ("accept-encoding", "gzip"))
+        .await;
     assert_eq!(error.status, 404);
 }
 
 #[tokio::test]
 async fn details_say_all_about_a_plugin() {
     let server = Server::start(|_| {});
-    let form = server.get("plugins/GlueDataOutput/form").await.is(200).json();
-    let details = server.get("plugins/GlueTechnicalAssetConfiguration").await.is(200).json();
+    let form = server
+        .get("plugins/GlueDataOutput/form")
+        .await
+        .is(200)
+        .json();
+    let details = server
+        .get("plugins/GlueTechnicalAssetConfiguration")
+        .await
+        .is(200)
+        .json();
     let of_the_form: Value = form
         .as_object()
         .expect("a form")
@@ -481,13 +631,20 @@ async fn details_say_all_about_a_plugin() {
         .collect::<serde_json::Map<_, _>>()
         .into();
     assert_same_text(&of_the_form, &form);
-    assert_eq!(details["aliases"], json!(["GlueTechnicalAssetConfiguration"]));
+    assert_eq!(
+        details["aliases"],
+        json!(["GlueTechnicalAssetConfiguration"])
+    );
     assert_eq!(details["table"], "glue_data_output_configurations");
     assert_eq!(details["last_error"], Value::Null);
     assert_eq!(details["warnings"], json!([]));
     assert_eq!(details["requires"], ">=0.1, <2");
-    let fields: Vec<&Value> =
-        details["fields"].as_array().expect("fields").iter().map(|field| &field["name"]).collect();
+    let fields: Vec<&Value> = details["fields"]
+        .as_array()
+        .expect("fields")
+        .iter()
+        .map(|field| &field["name"])
+        .collect();
     let expected = [
         "database",
         "database_suffix",
@@ -498,14 +655,23 @@ async fn details_say_all_about_a_plugin() {
         "access_granularity",
     ];
     assert_eq!(fields, expected);
-    let [migration] = details["migrations"].as_array().expect("migrations").as_slice() else {
+    let [migration] = details["migrations"]
+        .as_array()
+        .expect("migrations")
+        .as_slice()
+    else {
         panic!("{details}")
     };
     assert_eq!(migration["id"], "0001_create_table");
     assert_eq!(migration["path"], "migrations/0001_create_table.lua");
     assert_eq!(migration["state"], "applied");
     assert_eq!(migration["checksum"].as_str().map(str::len), Some(64));
-    assert!(migration["applied_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{migration}");
+    assert!(
+        migration["applied_at"]
+            .as_str()
+            .is_some_and(|at| at.ends_with('Z')),
+        "{migration}"
+    );
     assert!(migration["applied_by"].is_string());
     let all = server.get("plugins/migrations").await.is(200).json();
     assert_eq!(all["migrations"]["GlueDataOutput"], json!([migration]));
@@ -528,12 +694,25 @@ async fn a_disabled_plugin_has_details_and_no_form() {
 #[tokio::test]
 async fn a_schema_says_what_a_configuration_is() {
     let server = Server::start(|_| {});
-    let schema = server.get("plugins/SnowflakeDataOutput/schema").await.is(200).json();
-    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let schema = server
+        .get("plugins/SnowflakeDataOutput/schema")
+        .await
+        .is(200)
+        .json();
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
     assert_eq!(schema["type"], "object");
-    assert_eq!(schema["required"], json!(["database", "access_granularity"]));
+    assert_eq!(
+        schema["required"],
+        json!(["database", "access_granularity"])
+    );
     let properties = &schema["properties"];
-    assert_eq!(properties["access_granularity"]["enum"], json!(["schema", "table"]));
+    assert_eq!(
+        properties["access_granularity"]["enum"],
+        json!(["schema", "table"])
+    );
     assert_eq!(properties["table"]["default"], "*");
     assert_eq!(properties["database"]["type"], "string");
     assert!(!schema["examples"].as_array().expect("examples").is_empty());

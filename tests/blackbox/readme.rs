@@ -22,8 +22,14 @@ const ADDRESS: &str = "http://127.0.0.1:8080";
 
 #[derive(Debug, PartialEq)]
 enum Step {
-    Write { file: String, text: String },
-    Run { commands: String, expected: Option<Value> },
+    Write {
+        file: String,
+        text: String,
+    },
+    Run {
+        commands: String,
+        expected: Option<Value>,
+    },
 }
 
 /// The executable blocks of a Markdown text.
@@ -31,24 +37,38 @@ fn steps(markdown: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = markdown.lines();
     while let Some(line) = lines.next() {
-        let Some(info) = line.trim_start().strip_prefix("```") else { continue };
+        let Some(info) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
         let indent = line.len() - line.trim_start().len();
         let mut text = String::new();
-        for line in lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")) {
+        for line in lines
+            .by_ref()
+            .take_while(|line| !line.trim_start().starts_with("```"))
+        {
             text.push_str(line.get(indent..).unwrap_or_default());
             text.push('\n');
         }
         let words: Vec<&str> = info.split_whitespace().collect();
         match words[..] {
             [_, word] if word.starts_with("file=") => {
-                steps.push(Step::Write { file: word["file=".len()..].to_owned(), text });
+                steps.push(Step::Write {
+                    file: word["file=".len()..].to_owned(),
+                    text,
+                });
             }
-            ["sh", "test"] => steps.push(Step::Run { commands: text, expected: None }),
+            ["sh", "test"] => steps.push(Step::Run {
+                commands: text,
+                expected: None,
+            }),
             ["json", "expect"] => {
                 let value = serde_json::from_str(&text)
                     .unwrap_or_else(|error| panic!("what is expected is no JSON: {error}: {text}"));
                 match steps.last_mut() {
-                    Some(Step::Run { expected: expected @ None, .. }) => *expected = Some(value),
+                    Some(Step::Run {
+                        expected: expected @ None,
+                        ..
+                    }) => *expected = Some(value),
                     _ => panic!("nothing was run before this was expected: {text}"),
                 }
             }
@@ -83,7 +103,10 @@ fn shell(server: &Server, commands: &str) -> Result<String, String> {
         .current_dir(server.folder.path(""))
         .output()
         .expect("a shell");
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     match output.status.success() {
         true => Ok(stdout.into_owned()),
         false => Err(format!("{}\n{stdout}\n{stderr}", output.status)),
@@ -94,11 +117,31 @@ fn shell(server: &Server, commands: &str) -> Result<String, String> {
 async fn what_the_readme_says_is_so() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let steps = steps(&std::fs::read_to_string(root.join("README.md")).expect("the README"));
-    let files = steps.iter().filter(|step| matches!(step, Step::Write { .. })).count();
-    let runs = steps.iter().filter(|step| matches!(step, Step::Run { expected: Some(_), .. })).count();
-    assert!(files > 0 && runs > 0, "the README writes a plugin and looks at it: {steps:#?}");
+    let files = steps
+        .iter()
+        .filter(|step| matches!(step, Step::Write { .. }))
+        .count();
+    let runs = steps
+        .iter()
+        .filter(|step| {
+            matches!(
+                step,
+                Step::Run {
+                    expected: Some(_),
+                    ..
+                }
+            )
+        })
+        .count();
+    assert!(
+        files > 0 && runs > 0,
+        "the README writes a plugin and looks at it: {steps:#?}"
+    );
     let server = Server::start(|_| {});
-    copy_folder(&root.join("lua-plugins"), &server.folder.path("lua-plugins"));
+    copy_folder(
+        &root.join("lua-plugins"),
+        &server.folder.path("lua-plugins"),
+    );
     for step in steps {
         match step {
             Step::Write { file, text } => server.folder.write(&file, text),
@@ -108,13 +151,17 @@ async fn what_the_readme_says_is_so() {
                     // A request of this task's own keeps the wait to what the server does.
                     server.get("/healthz").await.is(200);
                     let printed = shell(&server, &commands)?;
-                    let Some(expected) = &expected else { return Ok(()) };
+                    let Some(expected) = &expected else {
+                        return Ok(());
+                    };
                     let found = serde_json::from_str::<Value>(&printed).unwrap_or_default();
                     if contains(&found, expected) {
                         return Ok(());
                     }
                     let first = first.get_or_insert_with(|| printed.clone());
-                    Err(format!("expected {expected:#}, first found {first}, now {printed}"))
+                    Err(format!(
+                        "expected {expected:#}, first found {first}, now {printed}"
+                    ))
                 })
                 .await;
             }
@@ -129,9 +176,18 @@ fn blocks_are_found_by_their_words() {
     assert_eq!(
         steps(markdown),
         [
-            Step::Write { file: "a/b.lua".into(), text: "return 1\n".into() },
-            Step::Run { commands: "curl x\n".into(), expected: Some(serde_json::json!({ "a": [1] })) },
-            Step::Run { commands: "ls\n".into(), expected: None },
+            Step::Write {
+                file: "a/b.lua".into(),
+                text: "return 1\n".into()
+            },
+            Step::Run {
+                commands: "curl x\n".into(),
+                expected: Some(serde_json::json!({ "a": [1] }))
+            },
+            Step::Run {
+                commands: "ls\n".into(),
+                expected: None
+            },
         ]
     );
 }

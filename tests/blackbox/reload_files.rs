@@ -9,12 +9,19 @@ const FILE: &str = "lua-plugins/bigquery.lua";
 const FORM: &str = "plugins/BigQueryDataOutput/form";
 
 async fn until_version(server: &Http, version: &str) -> Value {
-    server.until(FORM, 200, |form| form["version"] == version && form["state"] == "active").await
+    server
+        .until(FORM, 200, |form| {
+            form["version"] == version && form["state"] == "active"
+        })
+        .await
 }
 
 async fn until_gone(server: &Http) {
     server.until(FORM, 404, |_| true).await;
 }
+
+/// What a way of writing a file is called, and how it writes a text.
+type Way<'a> = (&'static str, &'a dyn Fn(&str));
 
 #[tokio::test]
 async fn editors_write_as_they_like() {
@@ -22,7 +29,7 @@ async fn editors_write_as_they_like() {
         options.file(FILE, bigquery("1.0.0", "Dataset"));
     });
     let folder = &server.folder;
-    let write: [(&str, &dyn Fn(&str)); 6] = [
+    let write: [Way<'_>; 6] = [
         ("in place", &|text| folder.write(FILE, text)),
         ("by rename", &|text| folder.write_by_rename(FILE, text)),
         ("removed and written again", &|text| {
@@ -65,7 +72,10 @@ async fn files_and_folders_are_renamed_moved_in_and_moved_out() {
     let source_is = async |end: &str| {
         server
             .until("plugins/BigQueryDataOutput", 200, |details| {
-                details["state"] == "active" && details["source"].as_str().is_some_and(|source| source.ends_with(end))
+                details["state"] == "active"
+                    && details["source"]
+                        .as_str()
+                        .is_some_and(|source| source.ends_with(end))
             })
             .await
     };
@@ -79,18 +89,30 @@ async fn files_and_folders_are_renamed_moved_in_and_moved_out() {
     folder.rename("lua-plugins/inside", "lua-plugins/elsewhere");
     source_is("elsewhere").await;
     // A folder that was moved in is watched like one that was there.
-    folder.write("lua-plugins/elsewhere/plugin.lua", bigquery("2.1.0", "Dataset"));
+    folder.write(
+        "lua-plugins/elsewhere/plugin.lua",
+        bigquery("2.1.0", "Dataset"),
+    );
     until_version(&server, "2.1.0").await;
-    folder.rename("lua-plugins/elsewhere/plugin.lua", "lua-plugins/elsewhere/other.lua");
+    folder.rename(
+        "lua-plugins/elsewhere/plugin.lua",
+        "lua-plugins/elsewhere/other.lua",
+    );
     until_gone(&server).await;
-    folder.rename("lua-plugins/elsewhere/other.lua", "lua-plugins/elsewhere/plugin.lua");
+    folder.rename(
+        "lua-plugins/elsewhere/other.lua",
+        "lua-plugins/elsewhere/plugin.lua",
+    );
     until_version(&server, "2.1.0").await;
     folder.remove("lua-plugins/elsewhere");
     until_gone(&server).await;
     // From one file to a folder of the same plugin: its table is its own still.
     folder.write(FILE, bigquery("3.0.0", "Dataset"));
     until_version(&server, "3.0.0").await;
-    folder.write("lua-plugins/bigquery/plugin.lua", bigquery("3.1.0", "Dataset"));
+    folder.write(
+        "lua-plugins/bigquery/plugin.lua",
+        bigquery("3.1.0", "Dataset"),
+    );
     folder.remove(FILE);
     until_version(&server, "3.1.0").await;
     let status = server.get("plugins/status").await.is(200).json();
@@ -120,19 +142,40 @@ async fn the_link_swap_of_kubernetes_is_one_change() {
     let folder = Folder::new();
     let of = |round: usize| {
         let version = format!("1.{round}.0");
-        [("bigquery.lua", bigquery(&version, "Dataset")), ("other.lua", plugin("OtherDataOutput", &format!("version = \"{version}\",")).replacen("version = \"1.0.0\",", "", 1))]
+        [
+            ("bigquery.lua", bigquery(&version, "Dataset")),
+            (
+                "other.lua",
+                plugin("OtherDataOutput", &format!("version = \"{version}\",")).replacen(
+                    "version = \"1.0.0\",",
+                    "",
+                    1,
+                ),
+            ),
+        ]
     };
     let single = |round: usize| {
         let source = plugin("MountedDataOutput", "").replace("1.0.0", &format!("1.{round}.0"));
-        [("plugin.lua", format!("local part = require \"./part\"\n{source}")), ("part.lua", format!("return {round}"))]
+        [
+            (
+                "plugin.lua",
+                format!("local part = require \"./part\"\n{source}"),
+            ),
+            ("part.lua", format!("return {round}")),
+        ]
     };
     mount(&folder, "mount", 0, &of(0));
     mount(&folder, "single", 0, &single(0));
     let server = Server::start_in(folder.clone(), |options| {
-        options.env("PATCHBAY_PLUGIN_PATHS", "lua-plugins:mount:single").env("ENABLED_PLUGINS", "[]");
+        options
+            .env("PATCHBAY_PLUGIN_PATHS", "lua-plugins:mount:single")
+            .env("ENABLED_PLUGINS", "[]");
     });
     let list = server.get("plugins").await.is(200).json();
-    assert_eq!(names(&list), ["BigQueryDataOutput", "MountedDataOutput", "OtherDataOutput"]);
+    assert_eq!(
+        names(&list),
+        ["BigQueryDataOutput", "MountedDataOutput", "OtherDataOutput"]
+    );
     for round in 1..=5 {
         mount(&folder, "mount", round, &of(round));
         mount(&folder, "single", round, &single(round));
@@ -141,7 +184,9 @@ async fn the_link_swap_of_kubernetes_is_one_change() {
             .until("plugins", 200, |list| {
                 let plugins = list["plugins"].as_array().expect("plugins");
                 plugins.len() == 3
-                    && plugins.iter().all(|plugin| plugin["version"] == version && plugin["state"] == "active")
+                    && plugins
+                        .iter()
+                        .all(|plugin| plugin["version"] == version && plugin["state"] == "active")
             })
             .await;
     }
@@ -150,30 +195,53 @@ async fn the_link_swap_of_kubernetes_is_one_change() {
 #[tokio::test]
 async fn a_path_may_appear_later_and_come_back() {
     let server = Server::start(|options| {
-        options.env("PATCHBAY_PLUGIN_PATHS", "lua-plugins:mnt/deep/plugins").env("ENABLED_PLUGINS", "[]");
+        options
+            .env("PATCHBAY_PLUGIN_PATHS", "lua-plugins:mnt/deep/plugins")
+            .env("ENABLED_PLUGINS", "[]");
     });
     let list = server.get("plugins").await.is(200).json();
     assert_eq!(list["plugins"], json!([]));
     let folder = &server.folder;
     // The default path is not there either.
     folder.write("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
-    server.until("plugins/OwnDataOutput/form", 200, |_| true).await;
-    folder.write("mnt/deep/plugins/bigquery.lua", bigquery("1.0.0", "Dataset"));
+    server
+        .until("plugins/OwnDataOutput/form", 200, |_| true)
+        .await;
+    folder.write(
+        "mnt/deep/plugins/bigquery.lua",
+        bigquery("1.0.0", "Dataset"),
+    );
     until_version(&server, "1.0.0").await;
-    folder.write("mnt/deep/plugins/bigquery.lua", bigquery("1.1.0", "Dataset"));
+    folder.write(
+        "mnt/deep/plugins/bigquery.lua",
+        bigquery("1.1.0", "Dataset"),
+    );
     until_version(&server, "1.1.0").await;
     // A whole path that is gone is more likely a mount that broke than a wish to remove every plugin in it.
     folder.rename("mnt", "unmounted");
     let status = server
-        .until("plugins/status", 200, |status| entry(status, "BigQueryDataOutput")["state"] == "degraded")
+        .until("plugins/status", 200, |status| {
+            entry(status, "BigQueryDataOutput")["state"] == "degraded"
+        })
         .await;
     let error = &entry(&status, "BigQueryDataOutput")["last_error"];
-    assert!(error["message"].as_str().is_some_and(|text| text.contains("mnt/deep/plugins")), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("mnt/deep/plugins")),
+        "{error}"
+    );
     assert_eq!(server.get(FORM).await.is(200).json()["version"], "1.1.0");
-    folder.write("unmounted/deep/plugins/bigquery.lua", bigquery("1.2.0", "Dataset"));
+    folder.write(
+        "unmounted/deep/plugins/bigquery.lua",
+        bigquery("1.2.0", "Dataset"),
+    );
     folder.rename("unmounted", "mnt");
     until_version(&server, "1.2.0").await;
-    folder.write("mnt/deep/plugins/bigquery.lua", bigquery("1.3.0", "Dataset"));
+    folder.write(
+        "mnt/deep/plugins/bigquery.lua",
+        bigquery("1.3.0", "Dataset"),
+    );
     until_version(&server, "1.3.0").await;
 }
 
@@ -182,7 +250,10 @@ async fn a_path_may_be_a_link_that_is_swapped() {
     let folder = Folder::new();
     for release in 1..=3 {
         let version = format!("{release}.0.0");
-        folder.write(&format!("releases/{release}/bigquery.lua"), bigquery(&version, "Dataset"));
+        folder.write(
+            &format!("releases/{release}/bigquery.lua"),
+            bigquery(&version, "Dataset"),
+        );
     }
     folder.link("releases/1", "current");
     let server = Server::start_in(folder.clone(), |options| {
@@ -213,13 +284,24 @@ async fn where_the_file_system_tells_nothing_it_is_looked_at() {
     folder.write(FILE, bigquery("1.0.1", "Dataset"));
     until_version(&server, "1.0.1").await;
     folder.write(FILE, "return patchbay.plugin {");
-    server.until(FORM, 200, |form| form["state"] == "degraded" && form["version"] == "1.0.1").await;
+    server
+        .until(FORM, 200, |form| {
+            form["state"] == "degraded" && form["version"] == "1.0.1"
+        })
+        .await;
     folder.write_by_rename(FILE, bigquery("1.1.0", "Dataset"));
     until_version(&server, "1.1.0").await;
-    folder.write("lua-plugins/folder/plugin.lua", plugin("FolderDataOutput", ""));
-    server.until("plugins/FolderDataOutput/form", 200, |_| true).await;
+    folder.write(
+        "lua-plugins/folder/plugin.lua",
+        plugin("FolderDataOutput", ""),
+    );
+    server
+        .until("plugins/FolderDataOutput/form", 200, |_| true)
+        .await;
     folder.remove("lua-plugins/folder");
-    server.until("plugins/FolderDataOutput/form", 404, |_| true).await;
+    server
+        .until("plugins/FolderDataOutput/form", 404, |_| true)
+        .await;
     folder.remove(FILE);
     until_gone(&server).await;
 }
@@ -232,14 +314,23 @@ async fn what_is_no_file_does_no_harm() {
     folder.link("nowhere.lua", "lua-plugins/dangling.lua");
     folder.link("loop.lua", "lua-plugins/loop.lua");
     folder.link("..", "lua-plugins/up");
-    folder.write("lua-plugins/folder.lua/notes.txt", "a folder with a file's name");
+    folder.write(
+        "lua-plugins/folder.lua/notes.txt",
+        "a folder with a file's name",
+    );
     folder.write("lua-plugins/latin1.lua", b"return \"\xe9\"");
     folder.write("lua-plugins/huge.lua", "-".repeat(2 * 1024 * 1024));
-    folder.write("lua-plugins/linked/plugin.lua", format!("require \"./secret\"\n{}", plugin("LinkedOutput", "")));
+    folder.write(
+        "lua-plugins/linked/plugin.lua",
+        format!("require \"./secret\"\n{}", plugin("LinkedOutput", "")),
+    );
     folder.write("secret.lua", "return 1");
     folder.link("../../secret.lua", "lua-plugins/linked/secret.lua");
     let fifo = folder.path("lua-plugins/pipe.lua");
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .expect("mkfifo");
     assert!(made.success());
     let server = Server::start_in(folder, |options| {
         options.env("ENABLED_PLUGINS", "[]");
@@ -260,6 +351,8 @@ async fn what_is_no_file_does_no_harm() {
         assert!(message.contains(says), "{file}: {message}");
     }
     server.folder.remove("lua-plugins/zero.lua");
-    server.folder.write("lua-plugins/zero.lua", bigquery("1.0.0", "Dataset"));
+    server
+        .folder
+        .write("lua-plugins/zero.lua", bigquery("1.0.0", "Dataset"));
     until_version(&server, "1.0.0").await;
 }

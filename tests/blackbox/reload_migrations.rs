@@ -10,7 +10,11 @@ const FORM: &str = "plugins/BigQueryDataOutput/form";
 const DETAILS: &str = "plugins/BigQueryDataOutput";
 
 async fn until_version(server: &Http, version: &str) -> Value {
-    server.until(FORM, 200, |form| form["version"] == version && form["state"] == "active").await
+    server
+        .until(FORM, 200, |form| {
+            form["version"] == version && form["state"] == "active"
+        })
+        .await
 }
 
 /// BigQuery in a file, with these fields and no form of its own.
@@ -29,7 +33,9 @@ fn columns(database: Database, folder: &Folder) -> Vec<String> {
         Database::Sqlite => {
             let connection = open_database(folder);
             let mut statement = connection
-                .prepare("SELECT name FROM pragma_table_info('bigquery_data_output_configurations')")
+                .prepare(
+                    "SELECT name FROM pragma_table_info('bigquery_data_output_configurations')",
+                )
                 .expect("a statement");
             let names = statement.query_map([], |row| row.get(0)).expect("columns");
             names.map(|name| name.expect("a name")).collect()
@@ -83,38 +89,63 @@ async fn a_new_field_is_a_new_column_and_old_rows_stay_readable() {
 async fn a_removal_or_a_narrowing_needs_a_written_step() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
-            options.database(database).file(FILE, with_fields("1.0.0", &format!("{DATASET}, {TABLE}")));
+            options
+                .database(database)
+                .file(FILE, with_fields("1.0.0", &format!("{DATASET}, {TABLE}")));
         });
         let product = server.data_product("sales", "sales").await;
         for (fields, says) in [
             (DATASET.to_owned(), "m:drop_column("),
-            (format!("{DATASET}, field.integer \"table\" {{ default = 1 }}"), "table"),
-            (format!("{DATASET}, field.string \"table_name\" {{ default = \"*\" }}"), "m:rename_column("),
+            (
+                format!("{DATASET}, field.integer \"table\" {{ default = 1 }}"),
+                "table",
+            ),
+            (
+                format!("{DATASET}, field.string \"table_name\" {{ default = \"*\" }}"),
+                "m:rename_column(",
+            ),
         ] {
             server.folder.write(FILE, with_fields("2.0.0", &fields));
             let status = server
                 .until("plugins/status", 200, |status| {
                     let found = entry(status, "BigQueryDataOutput");
-                    found["state"] == "degraded" && found["last_error"]["message"].as_str().is_some_and(|text| text.contains(says))
+                    found["state"] == "degraded"
+                        && found["last_error"]["message"]
+                            .as_str()
+                            .is_some_and(|text| text.contains(says))
                 })
                 .await;
             let error = &entry(&status, "BigQueryDataOutput")["last_error"];
-            assert_eq!((&error["stage"], &error["version"]), (&json!("plan"), &json!("2.0.0")), "{error}");
+            assert_eq!(
+                (&error["stage"], &error["version"]),
+                (&json!("plan"), &json!("2.0.0")),
+                "{error}"
+            );
             // The version before goes on, with its table.
             let name = format!("n{}", fields.len());
             let body = json!({ "dataset": "d", "table": "t" });
-            server.configured("BigQueryDataOutput", &product, &name, body).await;
-            server.folder.write(FILE, with_fields("1.0.1", &format!("{DATASET}, {TABLE}")));
+            server
+                .configured("BigQueryDataOutput", &product, &name, body)
+                .await;
+            server
+                .folder
+                .write(FILE, with_fields("1.0.1", &format!("{DATASET}, {TABLE}")));
             until_version(&server, "1.0.1").await;
         }
-        assert_eq!(columns(database, &server.folder), ["id", "dataset", "table"]);
+        assert_eq!(
+            columns(database, &server.folder),
+            ["id", "dataset", "table"]
+        );
     })
     .await;
 }
 
 /// A plugin in a folder, with written migrations.
 fn folder_plugin(folder: &Folder, version: &str, fields: &str) {
-    folder.write_by_rename("lua-plugins/bigquery/plugin.lua", with_fields(version, fields));
+    folder.write_by_rename(
+        "lua-plugins/bigquery/plugin.lua",
+        with_fields(version, fields),
+    );
 }
 
 fn migration(folder: &Folder, id: &str, up: &str) {
@@ -201,6 +232,7 @@ async fn a_migration_that_does_more_waits_until_it_is_told() {
             (&json!("applied"), &json!("pending"), &Value::Null),
             "{steps}"
         );
+        assert_eq!(waiting["migrations"], *steps, "the details show what is pending as well");
         // Until then the version before reads and writes.
         let body = json!({ "dataset": "d", "table": "u" });
         server.configured("BigQueryDataOutput", &product, "m", body).await;
@@ -270,17 +302,27 @@ async fn data_is_moved_by_a_migration() {
 async fn without_auto_migrate_even_a_new_column_waits() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
-            options.database(database).file(FILE, with_fields("1.0.0", DATASET));
+            options
+                .database(database)
+                .file(FILE, with_fields("1.0.0", DATASET));
         });
         server.get(FORM).await.is(200);
         let server = server.restart(|options| {
             options.env("PATCHBAY_AUTO_MIGRATE", "false");
         });
-        server.folder.write(FILE, with_fields("1.1.0", &format!("{DATASET}, {TABLE}")));
-        let waiting = server.until(DETAILS, 200, |details| details["state"] == "pending_migration").await;
+        server
+            .folder
+            .write(FILE, with_fields("1.1.0", &format!("{DATASET}, {TABLE}")));
+        let waiting = server
+            .until(DETAILS, 200, |details| {
+                details["state"] == "pending_migration"
+            })
+            .await;
         assert_eq!(waiting["version"], "1.0.0");
         assert_eq!(columns(database, &server.folder), ["id", "dataset"]);
-        server.run(&["plugin", "migrate", "BigQueryDataOutput"]).well();
+        server
+            .run(&["plugin", "migrate", "BigQueryDataOutput"])
+            .well();
         until_version(&server, "1.1.0").await;
     })
     .await;
@@ -324,7 +366,7 @@ async fn a_migration_that_cannot_run_changes_nothing() {
             &folder,
             "0002_unique",
             &format!(
-                "m:add_column(\"{name}\", column.text \"x\" {{}})\nm:create_index(\"{name}\", {{ \"dataset\" }}, {{ unique = true }})"
+                "m:update(\"{name}\", {{ set = {{ table = \"changed\" }} }})\nm:create_index(\"{name}\", {{ \"dataset\" }}, {{ unique = true }})"
             ),
         );
         server.until(DETAILS, 200, |details| details["last_error"]["stage"] == "migration").await;
@@ -333,7 +375,7 @@ async fn a_migration_that_cannot_run_changes_nothing() {
         assert_eq!(columns(database, &folder), ["id", "dataset", "table"]);
         let all = server.get("configurations").await.is(200).json();
         assert_eq!(all["configurations"].as_array().map(Vec::len), Some(2));
-        assert_eq!(all["configurations"][0]["configuration"]["dataset"], "d");
+        assert_eq!(all["configurations"][0]["configuration"]["table"], "*");
         server.configured("BigQueryDataOutput", &product, "c", json!({ "dataset": "d" })).await;
     })
     .await;
@@ -343,7 +385,9 @@ async fn a_migration_that_cannot_run_changes_nothing() {
 async fn writes_go_on_while_the_table_changes_under_them() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
-            options.database(database).file(FILE, bigquery("1.0.0", "Dataset"));
+            options
+                .database(database)
+                .file(FILE, bigquery("1.0.0", "Dataset"));
         });
         let product = server.data_product("sales", "sales").await;
         let writers: Vec<_> = (0..4)
@@ -352,14 +396,23 @@ async fn writes_go_on_while_the_table_changes_under_them() {
                 tokio::spawn(async move {
                     for number in 0..40 {
                         let name = format!("{writer}-{number}");
-                        server.configured("BigQueryDataOutput", &product, &name, json!({ "dataset": "d" })).await;
+                        server
+                            .configured(
+                                "BigQueryDataOutput",
+                                &product,
+                                &name,
+                                json!({ "dataset": "d" }),
+                            )
+                            .await;
                     }
                 })
             })
             .collect();
         let mut fields = format!("{DATASET}, {TABLE}");
         for round in 1..=6 {
-            fields.push_str(&format!(", field.string \"extra_{round}\" {{ default = \"{round}\" }}"));
+            fields.push_str(&format!(
+                ", field.string \"extra_{round}\" {{ default = \"{round}\" }}"
+            ));
             let version = format!("1.{round}.0");
             server.folder.write(FILE, with_fields(&version, &fields));
             until_version(&server, &version).await;
@@ -370,7 +423,10 @@ async fn writes_go_on_while_the_table_changes_under_them() {
         let all = server.get("configurations?limit=200").await.is(200).json();
         let rows = all["configurations"].as_array().expect("rows");
         assert_eq!(rows.len(), 160);
-        assert!(rows.iter().all(|row| row["configuration"]["extra_6"] == "6"));
+        assert!(
+            rows.iter()
+                .all(|row| row["configuration"]["extra_6"] == "6")
+        );
     })
     .await;
 }

@@ -29,12 +29,32 @@ async fn each_shipped_plugin_renders_by_its_rules() {
     };
     for (platform, service, configuration, path) in [
         // Every `-` of the whole result becomes `_`, the template's own too.
-        ("Snowflake", "Snowflake", snowflake("sales-dwh", "or-ders", "x-y", "table"), "sales_dwh.or_ders.x_y"),
+        (
+            "Snowflake",
+            "Snowflake",
+            snowflake("sales-dwh", "or-ders", "x-y", "table"),
+            "sales_dwh.or_ders.x_y",
+        ),
         // With the granularity `schema` the table is `*`, whatever was typed.
-        ("Snowflake", "Snowflake", snowflake("sales", "orders", "zzz", "schema"), "sales.orders.*"),
-        ("Snowflake", "Snowflake", snowflake("sales", "", "t", "table"), "sales..t"),
+        (
+            "Snowflake",
+            "Snowflake",
+            snowflake("sales", "orders", "zzz", "schema"),
+            "sales.orders.*",
+        ),
+        (
+            "Snowflake",
+            "Snowflake",
+            snowflake("sales", "", "t", "table"),
+            "sales..t",
+        ),
         // The rules of who may write where need a data product, so they do not apply here.
-        ("Snowflake", "Snowflake", snowflake("anything", "s", "t", "table"), "anything.s.t"),
+        (
+            "Snowflake",
+            "Snowflake",
+            snowflake("anything", "s", "t", "table"),
+            "anything.s.t",
+        ),
         (
             "Databricks",
             "Databricks",
@@ -60,7 +80,12 @@ async fn each_shipped_plugin_renders_by_its_rules() {
             "db__x.t",
         ),
         ("AWS", "Redshift", redshift("db_", "", "schema"), "db.*"),
-        ("AWS", "Redshift", redshift("db", "orders", "table"), "db__orders.t"),
+        (
+            "AWS",
+            "Redshift",
+            redshift("db", "orders", "table"),
+            "db__orders.t",
+        ),
         (
             "AWS",
             "S3",
@@ -109,8 +134,15 @@ async fn each_shipped_plugin_renders_by_its_rules() {
             "/sales/a",
         ),
     ] {
-        let answer = server.render(platform, service, configuration.clone()).await.is(200);
-        assert_eq!(answer.json(), json!({ "technical_asset_access_path": path }), "{configuration}");
+        let answer = server
+            .render(platform, service, configuration.clone())
+            .await
+            .is(200);
+        assert_eq!(
+            answer.json(),
+            json!({ "technical_asset_access_path": path }),
+            "{configuration}"
+        );
     }
 }
 
@@ -124,12 +156,15 @@ async fn the_tag_is_the_type_else_the_name_and_an_alias_does() {
         json!({ "name": "SnowflakeTechnicalAssetConfiguration" }),
         json!({ "configuration_type": "SnowflakeDataOutput", "name": "anything" }),
     ] {
-        let mut configuration =
-            json!({ "database": "d", "schema": "s", "access_granularity": "schema", "unknown": [1] });
+        let mut configuration = json!({ "database": "d", "schema": "s", "access_granularity": "schema", "unknown": [1] });
         for (key, value) in tag.as_object().expect("an object") {
             configuration[key] = value.clone();
         }
-        let answer = server.render("Snowflake", "Snowflake", configuration).await.is(200).json();
+        let answer = server
+            .render("Snowflake", "Snowflake", configuration)
+            .await
+            .is(200)
+            .json();
         assert_eq!(answer["technical_asset_access_path"], "d.s.*", "{tag}");
     }
 }
@@ -137,7 +172,8 @@ async fn the_tag_is_the_type_else_the_name_and_an_alias_does() {
 #[tokio::test]
 async fn what_is_wrong_with_a_configuration_is_said_in_the_words_of_the_origin() {
     let server = Server::start(|_| {});
-    let tags = "'DatabricksDataOutput', 'GlueDataOutput', 'RedshiftDataOutput', 'SnowflakeDataOutput'";
+    let tags =
+        "'DatabricksDataOutput', 'GlueDataOutput', 'RedshiftDataOutput', 'SnowflakeDataOutput'";
     let at = |key: &str| json!(["body", "configuration", "SnowflakeDataOutput", key]);
     let with = |rest: Value| {
         let mut configuration = json!({ "configuration_type": "SnowflakeDataOutput" });
@@ -205,10 +241,16 @@ async fn what_is_wrong_with_a_configuration_is_said_in_the_words_of_the_origin()
             }]),
         ),
     ] {
-        let detail = server.render("Snowflake", "Snowflake", configuration.clone()).await.error(422);
+        let detail = server
+            .render("Snowflake", "Snowflake", configuration.clone())
+            .await
+            .error(422);
         assert_eq!(detail, errors, "{configuration}");
     }
-    let detail = server.render("Snowflake", "Snowflake", numbered).await.error(422);
+    let detail = server
+        .render("Snowflake", "Snowflake", numbered)
+        .await
+        .error(422);
     assert_eq!(detail[0]["type"], "union_tag_invalid", "{detail}");
 }
 
@@ -217,14 +259,21 @@ async fn a_body_that_lacks_what_rendering_needs_is_told_so() {
     let server = Server::start(|_| {});
     let (platform, service) = server.service("Snowflake", "Snowflake").await;
     let (aws, _) = server.service("AWS", "Glue").await;
-    let configuration =
-        json!({ "configuration_type": "SnowflakeDataOutput", "database": "d", "access_granularity": "schema" });
+    let configuration = json!({ "configuration_type": "SnowflakeDataOutput", "database": "d", "access_granularity": "schema" });
     let detail = server.post(RENDER, &json!({})).await.error(422);
-    let missing: Vec<&Value> = detail.as_array().expect("a list").iter().map(|error| &error["loc"][1]).collect();
+    let missing: Vec<&Value> = detail
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|error| &error["loc"][1])
+        .collect();
     assert_eq!(missing, ["platform_id", "service_id", "configuration"]);
-    for (key, wrong) in [("platform_id", json!("x")), ("service_id", json!(1)), ("configuration", json!([]))] {
-        let mut body =
-            json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
+    for (key, wrong) in [
+        ("platform_id", json!("x")),
+        ("service_id", json!(1)),
+        ("configuration", json!([])),
+    ] {
+        let mut body = json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
         body[key] = wrong;
         let detail = server.post(RENDER, &body).await.error(422);
         assert_eq!(detail[0]["loc"], json!(["body", key]), "{detail}");
@@ -236,7 +285,10 @@ async fn a_body_that_lacks_what_rendering_needs_is_told_so() {
     ] {
         let body = json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
         let detail = server.post(RENDER, &body).await.error(404);
-        assert_eq!(detail, "Template not found for the given platform and service");
+        assert_eq!(
+            detail,
+            "Template not found for the given platform and service"
+        );
     }
 }
 
@@ -280,8 +332,15 @@ async fn a_value_that_looks_like_a_placeholder_is_text() {
         "configuration_type": "DatabricksDataOutput", "catalog": "{schema}", "schema": "{table}", "table": "%1{0}",
         "access_granularity": "table",
     });
-    let answer = server.render("Databricks", "Databricks", configuration).await.is(200).json();
-    assert_eq!(answer["technical_asset_access_path"], "{schema}.{table}.%1{0}");
+    let answer = server
+        .render("Databricks", "Databricks", configuration)
+        .await
+        .is(200)
+        .json();
+    assert_eq!(
+        answer["technical_asset_access_path"],
+        "{schema}.{table}.%1{0}"
+    );
 }
 
 #[tokio::test]

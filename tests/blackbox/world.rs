@@ -65,7 +65,11 @@ pub(crate) fn entry<'a>(list: &'a Value, plugin: &str) -> &'a Value {
 
 /// The entry of an answer to `GET /plugins/status` whose source ends so, or null.
 pub(crate) fn entry_at<'a>(statuses: &'a Value, source: &str) -> &'a Value {
-    let ends = |entry: &&Value| entry["source"].as_str().is_some_and(|text| text.ends_with(source));
+    let ends = |entry: &&Value| {
+        entry["source"]
+            .as_str()
+            .is_some_and(|text| text.ends_with(source))
+    };
     statuses["plugins"]
         .as_array()
         .and_then(|plugins| plugins.iter().find(ends))
@@ -87,7 +91,10 @@ pub(crate) fn contains(whole: &Value, part: &Value) -> bool {
             .all(|(key, value)| whole.get(key).is_some_and(|found| contains(found, value))),
         (Value::Array(whole), Value::Array(part)) => {
             whole.len() == part.len()
-                && whole.iter().zip(part).all(|(whole, part)| contains(whole, part))
+                && whole
+                    .iter()
+                    .zip(part)
+                    .all(|(whole, part)| contains(whole, part))
         }
         (whole, part) => whole == part,
     }
@@ -126,7 +133,8 @@ impl Http {
         configuration: Value,
     ) -> Answer {
         let body = json!({ "data_product_id": data_product, "name": name, "configuration": configuration });
-        self.post(&format!("plugins/{plugin}/configurations"), &body).await
+        self.post(&format!("plugins/{plugin}/configurations"), &body)
+            .await
     }
 
     /// Stores a configuration of a plugin and gives its id.
@@ -137,15 +145,24 @@ impl Http {
         name: &str,
         configuration: Value,
     ) -> String {
-        let answer = self.configure(plugin, data_product, name, configuration).await.is(201);
+        let answer = self
+            .configure(plugin, data_product, name, configuration)
+            .await
+            .is(201);
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
     /// Renders the access path of a configuration that is not stored.
-    pub(crate) async fn render(&self, platform: &str, service: &str, configuration: Value) -> Answer {
+    pub(crate) async fn render(
+        &self,
+        platform: &str,
+        service: &str,
+        configuration: Value,
+    ) -> Answer {
         let (platform, service) = self.service(platform, service).await;
         let body = json!({ "platform_id": platform, "service_id": service, "configuration": configuration });
-        self.post("plugins/render_technical_asset_access_path", &body).await
+        self.post("plugins/render_technical_asset_access_path", &body)
+            .await
     }
 }
 

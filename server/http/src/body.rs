@@ -82,12 +82,17 @@ fn offset(bytes: &[u8], error: &serde_json::Error) -> usize {
 
 /// A JSON answer that is not for keeping.
 pub(crate) fn answer<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, ApiError> {
-    let mut response = Response::new(Body::from(encode(value)?));
+    Ok(json(status, encode(value)?))
+}
+
+/// Encoded JSON that is not for keeping.
+pub(crate) fn json(status: StatusCode, bytes: Bytes) -> Response {
+    let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    response
 }
 
 /// 201 with `Location`.

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::App;
-use crate::body::{JsonBody, answer, cacheable, conditional, created, encode};
+use crate::body::{JsonBody, cacheable, conditional, encode, json};
 use crate::door::Caller;
 use crate::error::ApiError;
 use crate::etag;
@@ -56,7 +56,7 @@ pub(crate) struct ConfigurationBody {
     responses(
         (status = 201, description = "What was stored", body = ConfigurationView, headers(
             ("Location" = String, description = "Its path"),
-            ("ETag" = String, description = "Its revision"),
+            ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
         (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
@@ -71,10 +71,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let view = app.registry().create(&plugin, body, &by).await?;
     let location = format!("/api/v2/configurations/{}", view.id);
-    let mut response = created(&location, &view)?;
-    response
-        .headers_mut()
-        .insert(ETAG, etag::of_revision(view.revision));
+    let mut response = written(StatusCode::CREATED, &view)?;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
     Ok(response)
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn bad_cursor(message: String, cursor: Option<String>) -> ApiError {
     params(("id" = Uuid, Path, description = "The configuration's id")),
     responses(
         (status = 200, description = "The configuration", body = ConfigurationView, headers(
-            ("ETag" = String, description = "Its revision"),
+            ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
         (status = 404, response = crate::openapi::NotFound),
         (status = 422, response = crate::openapi::Unprocessable),
@@ -181,13 +181,9 @@ pub(crate) async fn get(
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
     let view = app.registry().configuration(id_in_path("id", &id)?).await?;
-    let etag = etag::of_revision(view.revision);
-    Ok(conditional(
-        &request,
-        "application/json",
-        encode(&view)?,
-        etag,
-    ))
+    let bytes = encode(&view)?;
+    let etag = etag::of_configuration(view.revision, &bytes);
+    Ok(conditional(&request, "application/json", bytes, etag))
 }
 
 /// Replaces a configuration.
@@ -200,7 +196,7 @@ pub(crate) async fn get(
     request_body = ConfigurationBody,
     responses(
         (status = 200, description = "What was stored", body = ConfigurationView, headers(
-            ("ETag" = String, description = "Its revision"),
+            ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
         (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
@@ -216,7 +212,10 @@ pub(crate) async fn replace(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let (id, if_match) = (id_in_path("id", &id)?, etag::revision(&request)?);
-    written(&app.registry().replace(id, body, if_match, &by).await?)
+    written(
+        StatusCode::OK,
+        &app.registry().replace(id, body, if_match, &by).await?,
+    )
 }
 
 /// Changes parts of a configuration: keys that are left out stay as they are.
@@ -229,7 +228,7 @@ pub(crate) async fn replace(
     request_body(content = Object, description = "Any of the keys that replacing it takes"),
     responses(
         (status = 200, description = "What was stored", body = ConfigurationView, headers(
-            ("ETag" = String, description = "Its revision"),
+            ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
         (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
@@ -245,14 +244,17 @@ pub(crate) async fn patch(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let (id, if_match) = (id_in_path("id", &id)?, etag::revision(&request)?);
-    written(&app.registry().patch(id, body, if_match, &by).await?)
+    written(
+        StatusCode::OK,
+        &app.registry().patch(id, body, if_match, &by).await?,
+    )
 }
 
-fn written(view: &ConfigurationView) -> Result<Response, ApiError> {
-    let mut response = answer(StatusCode::OK, view)?;
-    response
-        .headers_mut()
-        .insert(ETAG, etag::of_revision(view.revision));
+fn written(status: StatusCode, view: &ConfigurationView) -> Result<Response, ApiError> {
+    let bytes = encode(view)?;
+    let etag = etag::of_configuration(view.revision, &bytes);
+    let mut response = json(status, bytes);
+    response.headers_mut().insert(ETAG, etag);
     Ok(response)
 }
 

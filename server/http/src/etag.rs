@@ -1,7 +1,8 @@
 //! ETags and the conditions that carry them.
 //!
-//! An ETag is the first half of the body's SHA-256; a stored configuration's is its revision, so that `If-Match` can be
-//! written by hand. A compressed body is another representation, so its ETag is weak; a comparison for `If-None-Match`
+//! An ETag is the first half of the body's SHA-256. A stored configuration's begins with its revision, so that `If-Match`
+//! can name that alone and be written by hand; the hash follows, because its access path changes with the catalogue and
+//! its plugin though its revision does not. A compressed body is another representation, so its ETag is weak; a comparison for `If-None-Match`
 //! does not mind.
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
@@ -12,20 +13,26 @@ use crate::error::ApiError;
 
 /// The ETag of a body.
 pub(crate) fn of_body(body: &[u8]) -> HeaderValue {
-    let digest = Sha256::digest(body);
     let mut text = String::with_capacity(34);
     text.push('"');
-    for byte in &digest[..16] {
-        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-    }
+    push_hash(&mut text, body);
     text.push('"');
     value(&text)
 }
 
-/// The ETag of a stored configuration.
-pub(crate) fn of_revision(revision: i64) -> HeaderValue {
-    value(&format!("\"{revision}\""))
+/// The ETag of a stored configuration: `"<revision>-<hash of the body>"`.
+pub(crate) fn of_configuration(revision: i64, body: &[u8]) -> HeaderValue {
+    let mut text = format!("\"{revision}-");
+    push_hash(&mut text, body);
+    text.push('"');
+    value(&text)
+}
+
+fn push_hash(text: &mut String, body: &[u8]) {
+    for byte in &Sha256::digest(body)[..16] {
+        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+    }
 }
 
 /// The same ETag for another encoding of the same body.
@@ -70,8 +77,8 @@ pub(crate) fn revision(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     let revision = opaque(line)
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""))
-        .and_then(|digits| std::str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok());
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.split('-').next()?.parse().ok());
     match (revision, lines.next()) {
         (Some(revision), None) => Ok(Some(revision)),
         _ => Err(ApiError::stale(
@@ -135,6 +142,7 @@ mod tests {
             (&["*"], Some(None)),
             (&["\"7\""], Some(Some(7))),
             (&["W/\"7\""], Some(Some(7))),
+            (&["\"7-0af3\""], Some(Some(7))),
             (&["7"], None),
             (&["\"x\""], None),
             (&["\"1\", \"2\""], None),

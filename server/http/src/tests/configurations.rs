@@ -30,7 +30,7 @@ async fn a_write_carries_the_revision_and_a_stale_one_is_refused() {
             created.json()["id"].as_str().expect("an id")
         )
     );
-    assert_eq!(created.header("etag"), "\"1\"");
+    assert!(created.header("etag").starts_with("\"1-"), "{created:?}");
     assert_eq!(
         created.json()["configuration"],
         json!({"configuration_type": "Pigeon", "loft": "north", "speed": "slow"})
@@ -38,19 +38,16 @@ async fn a_write_carries_the_revision_and_a_stale_one_is_refused() {
     let read = server.get(&path).await;
     assert_eq!(
         (read.header("etag"), read.json()),
-        ("\"1\"", created.json())
+        (created.header("etag"), created.json())
     );
 
     let change = json!({"configuration": {"loft": "south"}});
-    let first = [("if-match", "\"1\"")];
+    let first = [("if-match", created.header("etag"))];
     let patched = server
         .ask("PATCH", &path, &first, Some(change.clone()))
         .await;
-    assert_eq!(
-        (patched.status.as_u16(), patched.header("etag")),
-        (200, "\"2\""),
-        "{patched:?}"
-    );
+    assert_eq!(patched.status, 200, "{patched:?}");
+    assert!(patched.header("etag").starts_with("\"2-"), "{patched:?}");
     assert_eq!(patched.json()["configuration"]["loft"], "south");
     for method in ["PATCH", "PUT", "DELETE"] {
         let content = (method != "DELETE").then(|| body(&product, "one"));
@@ -61,7 +58,7 @@ async fn a_write_carries_the_revision_and_a_stale_one_is_refused() {
     let replaced = server
         .ask("PUT", &path, &any, Some(body(&product, "one")))
         .await;
-    assert_eq!(replaced.header("etag"), "\"3\"");
+    assert!(replaced.header("etag").starts_with("\"3-"), "{replaced:?}");
 
     let gone = server
         .ask("DELETE", &path, &[("if-match", "\"3\"")], None)

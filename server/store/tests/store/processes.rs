@@ -102,6 +102,21 @@ fn a_second_server_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
+fn several_processes_may_make_a_new_database_at_once() {
+    on_each_database(async |fresh| {
+        let settings = StoreSettings {
+            url: patchbay_store::DatabaseUrl::Sqlite(fresh.aside("new.db")),
+            busy_timeout: Duration::from_secs(30),
+            ..fresh.beside()
+        };
+        let opened = join_all((0..6).map(|_| Store::open(settings.clone()))).await;
+        for store in opened {
+            store.expect("a store").health().await.expect("healthy");
+        }
+    });
+}
+
+#[test]
 fn a_job_that_fails_does_not_undo_its_neighbours() {
     on_each_database(async |fresh| {
         let store = &fresh.store;

@@ -406,9 +406,43 @@ async fn a_secret_goes_in_and_never_comes_out() {
         let product = server.data_product("sales", "sales").await;
         let link = format!("plugins/PostgreSQL2DataOutput/url?id={product}&environment=development");
         assert_eq!(server.get(&link).await.is(200).json()["url"], "h nil");
-        assert!(!server.log().contains("hunter2"), "{}", server.log());
+        let log = server.logged();
+        assert!(!log.contains("hunter2"), "{log}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_secret_in_a_wrong_body_is_not_repeated() {
+    let server = server_on(Database::Sqlite);
+    let (platform, service) = server.service("PostgreSQL", "PostgreSQL").await;
+    let development = server.environment("development").await;
+    let of_service = format!(
+        "configuration/environments/{development}/platforms/{platform}/services/{service}/config"
+    );
+    let id = server.get(&of_service).await.is(200).json()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let write = format!("configuration/environments/configs/{id}");
+    let create = format!("configuration/environments/{development}/configs");
+    let entry = json!({ "admin_pwd": "hunter2" });
+    for body in [
+        json!({ "config": [entry] }),
+        json!({ "config": entry }),
+        json!({ "config": [{ "identifier": 5, "admin_pwd": "hunter2" }] }),
+        json!({ "cofnig": [entry] }),
+        json!([entry]),
+    ] {
+        let refused = server.put(&write, &body).await;
+        assert!(!refused.text().contains("hunter2"), "{}", refused.summary());
+        refused.error(422);
+        let refused = server.post(&create, &body).await;
+        assert!(!refused.text().contains("hunter2"), "{}", refused.summary());
+        refused.error(422);
+    }
+    let log = server.logged();
+    assert!(!log.contains("hunter2"), "{log}");
 }
 
 const SPY: &str = r#"

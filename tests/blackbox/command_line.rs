@@ -282,9 +282,8 @@ async fn the_log_goes_where_it_is_told_and_in_which_form() {
         .get_with("plugins/Nope/form", ("x-request-id", "find-me"))
         .await
         .error(404);
-    assert_eq!(server.log(), "");
     let folder = server.folder.clone();
-    server.stop().well();
+    assert_eq!(server.logged(), "");
     let log = folder.read("logs/patchbay.log");
     let lines: Vec<serde_json::Value> = log
         .lines()

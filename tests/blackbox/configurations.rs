@@ -964,6 +964,127 @@ async fn a_configuration_outlives_its_plugin() {
 }
 
 #[tokio::test]
+async fn json_that_a_hook_leaves_alone_keeps_its_text() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database).file(
+                "lua-plugins/keeps.lua",
+                r#"
+local field = patchbay.field
+return patchbay.plugin {
+    name = "KeepsDataOutput",
+    fields = { field.string "path" { required = true }, field.json "extra", field.number "share" },
+    normalize = function(configuration)
+        configuration.path = configuration.path:upper()
+        return configuration
+    end,
+}"#,
+            );
+        });
+        let product = server.data_product("sales", "sales").await;
+        let extra = r#"{"z":1.0,"a":12345678901234567890.123456789,"list":[],"map":{},"null":null}"#;
+        let body = format!(
+            r#"{{"data_product_id":"{product}","name":"n","configuration":{{"path":"p","share":0.10,"extra":{extra}}}}}"#
+        );
+        let answer = server
+            .send(Method::POST, "plugins/KeepsDataOutput/configurations", |request| {
+                request.header("content-type", "application/json").body(body)
+            })
+            .await
+            .is(201);
+        assert!(answer.text().contains(&format!("\"extra\":{extra}")), "{}", answer.text());
+        assert!(answer.text().contains("\"path\":\"P\""), "{}", answer.text());
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        let read = server.get(&format!("configurations/{id}")).await.is(200).text();
+        assert!(read.contains(&format!("\"extra\":{extra}")), "{read}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_creates_of_one_name_one_wins() {
+    for_each_database(async |database| {
+        let server = server_on(database);
+        let product = server.data_product("sales", "sales").await;
+        let creates: Vec<_> = (0..12)
+            .map(|_| {
+                let (server, product) = (server.http(), product.clone());
+                tokio::spawn(async move {
+                    server
+                        .configure("SnowflakeDataOutput", &product, "n", snowflake("sales"))
+                        .await
+                        .status
+                })
+            })
+            .collect();
+        let mut statuses = Vec::new();
+        for create in creates {
+            statuses.push(create.await.expect("a status"));
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses[0], 201, "{statuses:?}");
+        assert!(
+            statuses[1..].iter().all(|status| *status == 409),
+            "{statuses:?}"
+        );
+        let list = server.get("configurations").await.is(200).json();
+        assert_eq!(list["configurations"].as_array().map(Vec::len), Some(1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_follows_what_it_is_rendered_from() {
+    for_each_database(async |database| {
+        let server = server_on(database);
+        let product = server.data_product("sales", "sales").await;
+        let id = server
+            .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))
+            .await;
+        let path = format!("configurations/{id}");
+        let etag = server.get(&path).await.is(200).header("etag").to_owned();
+        server
+            .get_with(&path, ("if-none-match", &etag))
+            .await
+            .is(304);
+        let (platform, service) = server.service("Snowflake", "Snowflake").await;
+        let template = json!({ "name": "Snowflake", "result_string_template": "new/{database}" });
+        server
+            .put(
+                &format!("configuration/platforms/{platform}/services/{service}"),
+                &template,
+            )
+            .await
+            .is(200);
+        let now = server
+            .get_with(&path, ("if-none-match", &etag))
+            .await
+            .is(200);
+        assert_eq!(now.json()["access_path"], "new/sales");
+        // The revision is the same, so what the client saw is still what it changes.
+        with_if_match(
+            &server,
+            Method::PATCH,
+            &path,
+            &etag,
+            &json!({ "name": "m" }),
+        )
+        .await
+        .is(200);
+        with_if_match(
+            &server,
+            Method::PATCH,
+            &path,
+            &etag,
+            &json!({ "name": "o" }),
+        )
+        .await
+        .error(412);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn values_of_every_kind_come_back_as_they_went_in() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
@@ -1010,6 +1131,7 @@ return patchbay.plugin {
             ("text", json!("abcdef"), "value_error"),
             ("text", json!("a!"), "value_error"),
             ("text", json!(5), "string_type"),
+            ("share", serde_json::from_str("1e999").expect("a number"), "float_type"),
             ("count", json!("5"), "int_type"),
             ("count", json!(1.5), "int_type"),
             ("count", json!(9007199254740993_i64), "value_error"),

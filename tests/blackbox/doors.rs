@@ -128,7 +128,8 @@ async fn a_token_is_asked_of_everyone_and_health_is_open() {
     );
     let history = server.get_with(&path, key).await.is(200).json();
     assert_eq!(history["history"][0]["changed_by"], "portal");
-    assert!(!server.log().contains("correct horse"), "{}", server.log());
+    let log = server.logged();
+    assert!(!log.contains("correct horse"), "{log}");
 }
 
 async fn get(server: &Server, headers: &[(&str, &str)]) -> Answer {

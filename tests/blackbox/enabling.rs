@@ -127,7 +127,7 @@ async fn a_name_that_is_found_nowhere_is_reported_and_stops_nothing() {
         third.contains("DISABLED_PLUGINS") && third.contains("\"DatabricksDataOutput\"?"),
         "{third}"
     );
-    let log = server.log();
+    let log = server.logged();
     let line = log
         .lines()
         .find(|line| line.contains("GlueDataOutptu"))
@@ -144,7 +144,7 @@ async fn the_log_about_discovery_begins_with_its_words_and_ends_with_a_count() {
         options.file("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
         options.file("lua-plugins/broken.lua", "return nonsense(");
     });
-    let log = server.log();
+    let log = server.logged();
     let lines: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("Plugin registry:"))
@@ -579,6 +579,37 @@ async fn a_plugin_for_another_patchbay_is_incompatible() {
         message.contains(">=99") && message.contains("0.1.0"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn settings_of_a_plugin_that_are_wrong_are_said() {
+    for (variable, value, says) in [
+        (
+            "PATCHBAY_PLUGINS__GITHUBPLUGIN__GITHUB_ORGG",
+            "x",
+            "did you mean `github_org`?",
+        ),
+        (
+            "PATCHBAY_PLUGINS__GITHUBPLUGIN__GITHUB_ORG",
+            "two words",
+            "github_org",
+        ),
+    ] {
+        let server = Server::start(|options| {
+            options
+                .env("ENABLED_PLUGINS", "GitHubPlugin")
+                .env(variable, value);
+        });
+        let status = server.get("plugins/status").await.is(200).json();
+        let failed = entry_at(&status, "github");
+        assert_eq!(
+            (&failed["state"], &failed["last_error"]["stage"]),
+            (&json!("failed"), &json!("settings")),
+            "{failed}"
+        );
+        let message = failed["last_error"]["message"].as_str().expect("a message");
+        assert!(message.contains(says), "{message}");
+    }
 }
 
 #[tokio::test]

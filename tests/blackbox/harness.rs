@@ -408,9 +408,11 @@ impl Server {
         self.process.wait()
     }
 
-    /// What it has logged so far.
-    pub(crate) fn log(&self) -> String {
-        lock(&self.http.log).clone()
+    /// Stops the server in good order and gives all that it has logged. Before, the end of it may not be written yet.
+    pub(crate) fn logged(self) -> String {
+        let finished = self.stop();
+        assert_eq!(finished.code, Some(0), "{finished:#?}");
+        finished.stderr
     }
 
     /// Runs another verb of the program on the same folder, with the same settings.

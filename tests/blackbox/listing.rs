@@ -457,6 +457,18 @@ async fn wrong_requests_are_told_what_is_wrong() {
         assert_eq!(detail[0]["loc"], json!(["body"]), "{body}: {detail}");
     }
     post("application/json", String::new()).await.error(422);
+    for body in [
+        "[".repeat(900),
+        format!("{}1{}", "[".repeat(400), "]".repeat(400)),
+        r#"{"a": NaN}"#.to_owned(),
+        r#"{"a": "\ud800"}"#.to_owned(),
+        "{\"a\": \"tab\there\"}".to_owned(),
+        "\u{feff}{}".to_owned(),
+        "{} {}".to_owned(),
+    ] {
+        let detail = post("application/json", body.clone()).await.error(422);
+        assert_eq!(detail[0]["type"], "json_invalid", "{body}: {detail}");
+    }
 }
 
 #[tokio::test]
@@ -548,6 +560,31 @@ async fn what_can_be_kept_has_an_etag() {
             .await
             .is(200);
         assert_eq!(other.text(), first.text(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_is_a_get_without_its_body() {
+    let server = Server::start(|_| {});
+    for (path, status) in [
+        ("plugins", 200),
+        ("plugins/SnowflakeDataOutput", 200),
+        ("/healthz", 200),
+        ("nope", 404),
+    ] {
+        let got = server.get(path).await.is(status);
+        let head = server
+            .send(Method::HEAD, path, |request| request)
+            .await
+            .is(status);
+        assert!(head.body.is_empty(), "{path}");
+        for header in ["content-type", "etag"] {
+            assert_eq!(
+                head.headers.get(header),
+                got.headers.get(header),
+                "{path} {header}"
+            );
+        }
     }
 }
 

@@ -256,7 +256,7 @@ async fn a_broken_plugin_serves_its_last_good_version_and_says_why() {
         .is(200)
         .json();
     assert_eq!(details["last_error"], Value::Null);
-    let log = server.log();
+    let log = server.logged();
     assert!(
         log.contains("bigquery.lua:7"),
         "the reasons are in the log too: {log}"

@@ -2,24 +2,51 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use patchbay_plugin::name::nearest;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::settings::{LogFormat, Settings};
 
+/// The levels that a filter may name.
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// Reads a filter: a level, or levels by part, as in `info,patchbay_store=debug`. A lone word that is no level would
+/// silence everything but the part of that name, which nobody means.
+fn filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let lone = text
+        .split(',')
+        .map(str::trim)
+        .find(|part| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str()));
+    if let Some(word) = lone {
+        let near = nearest(word, LEVELS.iter().copied());
+        let meant = near
+            .map(|near| format!(" (did you mean {near}?)"))
+            .unwrap_or_default();
+        bail!(
+            "`log`: expected one of {}, found {word:?}{meant}",
+            LEVELS.join(", ")
+        );
+    }
+    EnvFilter::try_new(text).with_context(|| format!("`log`: {text:?} is no filter"))
+}
+
 /// Starts the log. What is logged is written by a thread of its own, until the guard is dropped.
 ///
 /// # Errors
 /// When the filter cannot be read or the file cannot be opened.
 pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("`log`: {:?} is no filter; write a level such as \"info\"", settings.log))?;
+    let filter = filter(&settings.log)?;
     let (writer, guard, terminal) = match &settings.log_file {
         Some(path) => {
-            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-                std::fs::create_dir_all(folder).with_context(|| format!("the log file {}", path.display()))?;
+            if let Some(folder) = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty())
+            {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("the log file {}", path.display()))?;
             }
             let file = std::fs::OpenOptions::new()
                 .create(true)
@@ -31,10 +58,17 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
         }
         None => {
             let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-            (BoxMakeWriter::new(writer), guard, std::io::stderr().is_terminal())
+            (
+                BoxMakeWriter::new(writer),
+                guard,
+                std::io::stderr().is_terminal(),
+            )
         }
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(terminal);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(terminal);
     match settings.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Pretty => builder.pretty().init(),

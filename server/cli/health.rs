@@ -48,9 +48,16 @@ fn ask(address: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
-    answer.split(' ').nth(1).map(str::to_owned).context("the answer is no HTTP")
+    answer
+        .split(' ')
+        .nth(1)
+        .map(str::to_owned)
+        .context("the answer is no HTTP")
 }

@@ -69,7 +69,9 @@ impl Common {
 /// Runs the verb that the command line names.
 pub(crate) fn run() -> ExitCode {
     let command = Command::parse();
-    let verb = command.verb.unwrap_or_else(|| Verb::Serve(serve::Serve::default()));
+    let verb = command
+        .verb
+        .unwrap_or_else(|| Verb::Serve(serve::Serve::default()));
     let result = match verb {
         Verb::Serve(verb) => verb.run(&command.common),
         Verb::Plugin(verb) => verb.run(&command.common),
@@ -83,7 +85,10 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// Says on standard error why nothing came of it.
-#[expect(clippy::print_stderr, reason = "the command line speaks to the terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the command line speaks to the terminal"
+)]
 fn complain(error: &anyhow::Error) {
     eprintln!("patchbay: {error:#}");
 }
@@ -96,5 +101,8 @@ fn say(line: std::fmt::Arguments<'_>) {
 
 /// Runs a future on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

@@ -44,7 +44,9 @@ async fn load_aside(settings: &Settings) -> anyhow::Result<(Registry, tempfile::
     let folder = tempfile::tempdir()?;
     let url = DatabaseUrl::Sqlite(folder.path().join("check.db"));
     let store = Store::open(StoreSettings::new(url)).await?;
-    store.apply_catalogue(&embedded::catalogue(settings.catalogue.as_deref())?).await?;
+    store
+        .apply_catalogue(&embedded::catalogue(settings.catalogue.as_deref())?)
+        .await?;
     let sandbox = Sandbox::new(settings.limits());
     let registry = Registry::load(settings.registry(), store, sandbox, embedded::plugins()).await;
     Ok((registry, folder))
@@ -82,17 +84,29 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     for problem in &statuses.problems {
         say(format_args!("FAILED  {problem}"));
     }
-    say(format_args!("{registered} plugins registered, {failed} failed"));
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    say(format_args!(
+        "{registered} plugins registered, {failed} failed"
+    ));
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn migrations(settings: &Settings) -> anyhow::Result<ExitCode> {
     let (registry, _folder) = load_aside(settings).await?;
-    let all = registry.migrations().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let all = registry
+        .migrations()
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     for (plugin, migrations) in &all.migrations {
         say(format_args!("{plugin}"));
         for migration in migrations {
-            let path = migration.path.as_deref().unwrap_or("(derived from the fields)");
+            let path = migration
+                .path
+                .as_deref()
+                .unwrap_or("(derived from the fields)");
             say(format_args!("  {}  {path}", migration.id));
         }
     }
@@ -103,8 +117,17 @@ async fn migrate(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
     // A running server notices the write and takes the new version in.
     let store = Store::open(settings.store(false)?).await?;
     let sandbox = Sandbox::new(settings.limits());
-    let registry = Registry::load(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
-    let run = registry.migrate(name, "local").await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let registry = Registry::load(
+        settings.registry(),
+        store.clone(),
+        sandbox,
+        embedded::plugins(),
+    )
+    .await;
+    let run = registry
+        .migrate(name, "local")
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     for id in &run {
         say(format_args!("{id} applied"));
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use patchbay_http::{ApiToken, App, HttpSettings};
 use patchbay_lua::Sandbox;
@@ -47,7 +47,13 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
     let catalogue = embedded::catalogue(settings.catalogue.as_deref())?;
     store.apply_catalogue_if_empty(&catalogue).await?;
     let sandbox = Sandbox::new(settings.limits());
-    let registry = Registry::start(settings.registry(), store.clone(), sandbox, embedded::plugins()).await;
+    let registry = Registry::start(
+        settings.registry(),
+        store.clone(),
+        sandbox,
+        embedded::plugins(),
+    )
+    .await;
     let address = listener.local_addr()?;
     let app = App::new(registry, store.clone(), http);
     say(format_args!("listening on http://{address}"));
@@ -60,10 +66,17 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
 
 fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
     let cors_origins = settings.cors_origins.iter().map(|origin| {
+        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            bail!("`cors_origins`: expected an origin such as \"https://portal.example.com\", found {origin:?}");
+        }
         origin.parse().with_context(|| format!("`cors_origins`: {origin:?} is no origin"))
     });
     Ok(HttpSettings {
-        token: settings.api_token.as_ref().map(|token| ApiToken::new(settings.token_name.as_str(), &token.0)),
+        token: settings
+            .api_token
+            .as_ref()
+            .map(|token| ApiToken::new(settings.token_name.as_str(), &token.0)),
         insecure: settings.insecure,
         cors_origins: cors_origins.collect::<Result<_, _>>()?,
         body_limit: settings.body_limit,

@@ -18,10 +18,12 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use patchbay_plugin::validation::ValidationError;
+use patchbay_plugin::catalogue::{is_secret_key, with_blank_secrets};
+use patchbay_plugin::validation::{LocStep, ValidationError};
 use patchbay_registry::RequestError;
 use patchbay_store::StoreError;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// The body of every error.
@@ -88,8 +90,16 @@ impl ApiError {
         )
     }
 
-    /// 422.
-    pub(crate) fn invalid(errors: Vec<ValidationError>) -> Self {
+    /// 422. What was sent is repeated without its secrets.
+    pub(crate) fn invalid(mut errors: Vec<ValidationError>) -> Self {
+        for error in &mut errors {
+            let at_secret =
+                matches!(error.loc.last(), Some(LocStep::Key(key)) if is_secret_key(key));
+            error.input = match at_secret {
+                true => Value::String(String::new()),
+                false => with_blank_secrets(&error.input),
+            };
+        }
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             detail: Detail::Invalid(errors.into()),

@@ -171,12 +171,13 @@ impl Registry {
         Ok(self.store().delete_configuration(id, if_match, by).await?)
     }
 
-    /// The revisions of a configuration, also after its deletion.
+    /// The revisions of a configuration, newest first, also after its deletion.
     pub async fn history(&self, id: Uuid) -> Result<History, RequestError> {
-        let history = self.store().revisions(id).await?;
+        let mut history = self.store().revisions(id).await?;
         if history.is_empty() {
             return Err(configuration_not_found());
         }
+        history.reverse();
         Ok(History { history })
     }
 

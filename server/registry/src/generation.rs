@@ -73,6 +73,17 @@ pub(crate) struct Failure {
     pub(crate) error: LastError,
 }
 
+impl Failure {
+    /// How a plugin stands of which an older version serves.
+    pub(crate) fn beside_serving(&self) -> PluginState {
+        match self.state {
+            // What waits or does not fit is told as such; what is broken leaves the plugin with less than it should have.
+            waiting @ (PluginState::PendingMigration | PluginState::Incompatible) => waiting,
+            _ => PluginState::Degraded,
+        }
+    }
+}
+
 /// An active plugin in a generation.
 #[derive(Clone)]
 pub(crate) struct Entry {

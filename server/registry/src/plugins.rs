@@ -161,7 +161,9 @@ impl Registry {
             error = active.hook_error.load_full().as_deref().cloned();
         }
         let history = self.store().history(&definition.name).await?;
-        let pending = plan(&definition, &history)
+        // What waits belongs to the newest version, which need not be the one that serves.
+        let newest = finding.definition.as_ref().unwrap_or(&definition);
+        let pending = plan(newest, &history)
             .map(|plan| plan.pending)
             .unwrap_or_default();
         Ok(PluginDetails {
@@ -344,7 +346,8 @@ fn meta(generation: &Generation, entry: &Entry, form: &KeptForm) -> PluginMeta {
     let state = match (&form.good, &form.failure, &entry.failure) {
         (None, _, _) => PluginState::Failed,
         (Some(_), None, None) => PluginState::Active,
-        (Some(_), _, _) => PluginState::Degraded,
+        (Some(_), None, Some(failure)) => failure.beside_serving(),
+        (Some(_), Some(_), _) => PluginState::Degraded,
     };
     PluginMeta {
         not_configured: form.good.as_ref().is_none_or(|form| form.not_configured),

@@ -313,10 +313,9 @@ pub(crate) fn fault(error: &rusqlite::Error) -> Fault {
         Code::ReadOnly | Code::PermissionDenied => StoreError::ReadOnly.into(),
         Code::DiskFull => StoreError::Full.into(),
         Code::DatabaseCorrupt | Code::NotADatabase => {
-            tracing::error!(
-                "the database file is damaged: {words}; stop the server and restore it from a backup"
-            );
-            StoreError::Away(format!("the database file is damaged: {words}")).into()
+            // Said once, where it is logged: with the request that met it.
+            let remedy = "stop the server and restore it from a backup";
+            StoreError::Away(format!("the database file is damaged: {words}; {remedy}")).into()
         }
         Code::CannotOpen | Code::SystemIoFailure => StoreError::Away(words).into(),
         Code::Unknown => Fault::Statement(words),

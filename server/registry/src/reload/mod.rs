@@ -447,7 +447,7 @@ impl Builder {
             let failure = slot.load_failure.clone().or_else(|| slot.failure.clone());
             let state = match (&slot.active, &failure) {
                 (Some(_), None) => PluginState::Active,
-                (Some(_), Some(_)) => PluginState::Degraded,
+                (Some(_), Some(failure)) => failure.beside_serving(),
                 (None, Some(failure)) => failure.state,
                 (None, None) => PluginState::Disabled,
             };

@@ -5,14 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{Http, Server, for_each_database};
-use crate::world::{entry, names, plugin};
-
-const DEFAULTS: [&str; 4] = [
-    "DatabricksDataOutput",
-    "GlueDataOutput",
-    "RedshiftDataOutput",
-    "SnowflakeDataOutput",
-];
+use crate::world::{DEFAULTS, entry, names, plugin};
 
 /// Forms that never worked, with words of the reason.
 const BAD_FORMS: [(&str, &str, &str); 9] = [

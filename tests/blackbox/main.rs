@@ -4,13 +4,18 @@
 //! |---|---|
 //! | `harness` | processes, requests, and waiting for facts |
 //! | `world` | what tests have in common: data products, services, plugin sources |
-//! | `listing` | the list, forms, tiles, and what every answer has in common |
+//! | `listing` | the list, forms, tiles, details |
+//! | `answers` | what answers have in common: paths, ids, errors, ETags, compression |
 //! | `links` | `url` |
 //! | `rendering` | access paths, and the errors of a configuration's content |
 //! | `catalogue` | platforms, services, environments and data products |
-//! | `configurations` | stored configurations |
-//! | `enabling` | which plugins are enabled, and collisions |
+//! | `configurations` | what is stored: created, checked, read back |
+//! | `configuration_changes` | what becomes of it: changes, races, history, the end of its plugin |
+//! | `configuration_lists` | pages, filters, the export |
+//! | `enabling` | which plugins are enabled |
+//! | `collisions` | plugins that claim the same |
 //! | `reload` | plugins that change while the server runs |
+//! | `reload_load` | the same under load |
 //! | `reload_files` | the ways in which files change |
 //! | `reload_migrations` | tables that change with their plugins |
 //! | `hostile` | plugins that misbehave |
@@ -25,8 +30,12 @@
 //! - No test depends on another, on a port, or on the settings of the shell that runs it.
 //! - What touches the database runs through [`harness::for_each_database`].
 
+mod answers;
 mod catalogue;
+mod collisions;
 mod command_line;
+mod configuration_changes;
+mod configuration_lists;
 mod configurations;
 mod doors;
 mod enabling;
@@ -39,6 +48,7 @@ mod openapi;
 mod readme;
 mod reload;
 mod reload_files;
+mod reload_load;
 mod reload_migrations;
 mod rendering;
 mod world;

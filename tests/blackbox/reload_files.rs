@@ -1,20 +1,9 @@
 //! The ways in which files change: by rename, in bursts, through links, in folders that come and go, and unseen.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Folder, Http, Options, Server};
-use crate::world::{bigquery, entry, entry_at, names, plugin};
-
-const FILE: &str = "lua-plugins/bigquery.lua";
-const FORM: &str = "plugins/BigQueryDataOutput/form";
-
-async fn until_version(server: &Http, version: &str) -> Value {
-    server
-        .until(FORM, 200, |form| {
-            form["version"] == version && form["state"] == "active"
-        })
-        .await
-}
+use crate::world::{FILE, FORM, bigquery, entry, entry_at, names, plugin, until_version};
 
 async fn until_gone(server: &Http) {
     server.until(FORM, 404, |_| true).await;

@@ -2,20 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Folder, Http, Server, for_each_database, open_database};
-use crate::world::{bigquery, entry};
+use crate::harness::{Database, Folder, Server, for_each_database, open_database};
+use crate::world::{FILE, FORM, bigquery, entry, until_version};
 
-const FILE: &str = "lua-plugins/bigquery.lua";
-const FORM: &str = "plugins/BigQueryDataOutput/form";
 const DETAILS: &str = "plugins/BigQueryDataOutput";
-
-async fn until_version(server: &Http, version: &str) -> Value {
-    server
-        .until(FORM, 200, |form| {
-            form["version"] == version && form["state"] == "active"
-        })
-        .await
-}
 
 /// BigQuery in a file, with these fields and no form of its own.
 fn with_fields(version: &str, fields: &str) -> String {

@@ -4,6 +4,28 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Http};
 
+/// The plugins that are on when nothing is said, ordered by platform key.
+pub(crate) const DEFAULTS: [&str; 4] = [
+    "DatabricksDataOutput",
+    "GlueDataOutput",
+    "RedshiftDataOutput",
+    "SnowflakeDataOutput",
+];
+
+/// Where tests put [`bigquery`].
+pub(crate) const FILE: &str = "lua-plugins/bigquery.lua";
+/// Where its form is.
+pub(crate) const FORM: &str = "plugins/BigQueryDataOutput/form";
+
+/// Waits until the form of [`bigquery`] is of this version.
+pub(crate) async fn until_version(server: &Http, version: &str) -> Value {
+    server
+        .until(FORM, 200, |form| {
+            form["version"] == version && form["state"] == "active"
+        })
+        .await
+}
+
 /// A plugin that has a form, a rule and a table, in a file of its own. `version` and `label` show in its answers.
 pub(crate) fn bigquery(version: &str, label: &str) -> String {
     format!(

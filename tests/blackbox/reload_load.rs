@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Folder, Server, eventually, for_each_database};
+use tokio::task::JoinHandle;
+
+use crate::harness::{Database, Folder, Http, Server, eventually, for_each_database};
 use crate::world::{FILE, bigquery, entry, names, until_version};
 
 /// The label of a plugin whose version, module and label are written together.
@@ -23,14 +25,13 @@ return patchbay.plugin {{
     (source, format!("return {{ version = \"1.{version}.0\" }}"))
 }
 
-/// What is wrong with an answer to `GET /plugins` during reloads, if anything.
-fn torn(list: &Value, expected: &[&str]) -> Option<String> {
-    let plugins = list["plugins"].as_array()?;
+/// Says what is wrong with an answer to `GET /plugins` during reloads, if anything is.
+fn whole(list: &Value, expected: &[&str]) -> Result<(), String> {
     if names(list) != expected {
-        return Some(format!("{:?}", names(list)));
+        return Err(format!("{:?}", names(list)));
     }
-    let generation = &plugins[0]["generation"];
-    plugins.iter().find_map(|plugin| {
+    let plugins = list["plugins"].as_array().ok_or("no list")?;
+    for plugin in plugins {
         let label = plugin["ui_metadata"][0]["label"]
             .as_str()
             .unwrap_or_default();
@@ -39,130 +40,192 @@ fn torn(list: &Value, expected: &[&str]) -> Option<String> {
             .as_str()
             .is_some_and(|name| name.starts_with("Twin"));
         let differs = is_twin && label != format!("{version}/{version}");
-        (differs || plugin["generation"] != *generation || plugin["not_configured"] == true).then(
-            || {
-                format!(
-                    "{} {version} {label:?} {}",
-                    plugin["plugin"], plugin["generation"]
-                )
-            },
-        )
-    })
+        if differs
+            || plugin["generation"] != plugins[0]["generation"]
+            || plugin["not_configured"] == true
+        {
+            return Err(format!(
+                "{} {version} {label:?} {}",
+                plugin["plugin"], plugin["generation"]
+            ));
+        }
+    }
+    Ok(())
 }
 
-#[tokio::test]
-async fn under_load_no_request_fails_and_none_sees_half_a_set() {
-    for_each_database(async |database| {
-        let write = |folder: &Folder, name: &str, version: usize| {
-            let (source, part) = twin(name, version);
-            folder.write(&format!("next/{name}/plugin.lua"), source);
-            folder.write(&format!("next/{name}/part.lua"), part);
-        };
-        let server = Server::start(|options| {
-            options
-                .database(database)
-                .env("ENABLED_PLUGINS", "SnowflakeDataOutput");
-            for name in ["TwinA", "TwinB"] {
-                let (source, part) = twin(name, 0);
-                options.file(&format!("lua-plugins/{name}/plugin.lua"), source);
-                options.file(&format!("lua-plugins/{name}/part.lua"), part);
-            }
-            options.file(FILE, bigquery("1.0.0", "0"));
-        });
+/// Requests that go on until the end. None may fail, and none may see half a set.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<Result<(), String>>>,
+}
+
+const EXPECTED: [&str; 4] = [
+    "BigQueryDataOutput",
+    "SnowflakeDataOutput",
+    "TwinA",
+    "TwinB",
+];
+
+impl Load {
+    async fn on(server: &Http) -> Load {
         let product = server.data_product("sales", "sales").await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let answers = Arc::new(AtomicU64::new(0));
-        let mut tasks = Vec::new();
+        let mut load = Load {
+            stop: Arc::default(),
+            answers: Arc::default(),
+            tasks: Vec::new(),
+        };
         for worker in 0..6 {
-            let (server, stop, answers, product) = (
-                server.http(),
-                stop.clone(),
-                answers.clone(),
-                product.clone(),
-            );
-            tasks.push(tokio::spawn(async move {
-                let expected = [
-                    "BigQueryDataOutput",
-                    "SnowflakeDataOutput",
-                    "TwinA",
-                    "TwinB",
-                ];
+            let (server, product) = (server.clone(), product.clone());
+            let (stop, answers) = (load.stop.clone(), load.answers.clone());
+            load.tasks.push(tokio::spawn(async move {
                 let mut last = 0;
-                let mut count = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    count += 1;
-                    let problem = match worker % 3 {
+                for count in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    match worker % 3 {
                         0 => {
                             let list = server.get("plugins").await.is(200).json();
                             let generation = list["plugins"][0]["generation"]
                                 .as_u64()
                                 .unwrap_or_default();
-                            let back =
-                                (generation < last).then(|| format!("{generation} after {last}"));
+                            if generation < last {
+                                return Err(format!("generation {generation} after {last}"));
+                            }
                             last = generation;
-                            back.or_else(|| torn(&list, &expected))
+                            whole(&list, &EXPECTED)?;
                         }
                         1 => {
                             let form = server.get("plugins/TwinA/form").await.is(200).json();
-                            torn(&json!({ "plugins": [form] }), &["TwinA"])
+                            whole(&json!({ "plugins": [form] }), &["TwinA"])?;
                         }
                         _ => {
                             let name = format!("{worker}-{count}");
-                            let body = json!({ "dataset": "d" });
                             server
-                                .configured("BigQueryDataOutput", &product, &name, body)
+                                .configured(
+                                    "BigQueryDataOutput",
+                                    &product,
+                                    &name,
+                                    json!({ "dataset": "d" }),
+                                )
                                 .await;
-                            None
                         }
-                    };
-                    if let Some(problem) = problem {
-                        return Err(problem);
                     }
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
             }));
         }
+        load
+    }
+
+    /// Waits for some more answers.
+    async fn goes_on(&self, server: &Http) {
+        let before = self.answers.load(Ordering::Relaxed);
+        eventually("load", async || {
+            // A request of this task's own lets the others run.
+            server.get("/healthz").await.is(200);
+            let now = self.answers.load(Ordering::Relaxed);
+            (now > before + 20)
+                .then_some(())
+                .ok_or_else(|| format!("{now} answers"))
+        })
+        .await;
+    }
+
+    async fn was_well(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            assert_eq!(task.await.expect("no request fails"), Ok(()), "half a set");
+        }
+    }
+}
+
+/// Writes the folder of a twin.
+fn write_twin(folder: &Folder, at: &str, name: &str, version: usize) {
+    let (source, part) = twin(name, version);
+    folder.write(&format!("{at}/plugin.lua"), source);
+    folder.write(&format!("{at}/part.lua"), part);
+}
+
+/// A server with two twins, linked as deployments link them, and BigQuery in a file.
+fn start(database: Database) -> Server {
+    let folder = Folder::new();
+    for name in ["TwinA", "TwinB"] {
+        write_twin(&folder, &format!("releases/{name}-0"), name, 0);
+        folder.link(
+            &format!("../releases/{name}-0"),
+            &format!("lua-plugins/{name}"),
+        );
+    }
+    Server::start_in(folder, |options| {
+        options
+            .database(database)
+            .env("ENABLED_PLUGINS", "SnowflakeDataOutput");
+        options.file(FILE, bigquery("1.0.0", "0"));
+    })
+}
+
+async fn until_all(server: &Http, version: &str) {
+    server
+        .until("plugins", 200, |list| {
+            ["BigQueryDataOutput", "TwinA", "TwinB"]
+                .iter()
+                .all(|name| entry(list, name)["version"] == version)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn under_load_no_request_fails_and_none_sees_half_a_set() {
+    for_each_database(async |database| {
+        let server = start(database);
+        let load = Load::on(&server).await;
         for round in 1..=15 {
-            let before = answers.load(Ordering::Relaxed);
             for name in ["TwinA", "TwinB"] {
-                write(&server.folder, name, round);
+                let release = format!("releases/{name}-{round}");
+                write_twin(&server.folder, &release, name, round);
                 server
                     .folder
-                    .rename(&format!("lua-plugins/{name}"), &format!("old{name}{round}"));
-                // The plugin is really gone for a moment, which must not be shown; the burst is one change.
+                    .link(&format!("../{release}"), &format!("next-{name}"));
                 server
                     .folder
-                    .rename(&format!("next/{name}"), &format!("lua-plugins/{name}"));
+                    .rename(&format!("next-{name}"), &format!("lua-plugins/{name}"));
             }
+            let version = format!("1.{round}.0");
             // In place, so that a reader may find it empty or cut off.
             server
                 .folder
-                .write(FILE, bigquery(&format!("1.{round}.0"), &"x".repeat(round)));
+                .write(FILE, bigquery(&version, &"x".repeat(round)));
+            until_all(&server, &version).await;
+            load.goes_on(&server).await;
+        }
+        load.was_well().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_gone_for_a_moment_only_is_not_missed() {
+    for_each_database(async |database| {
+        let server = start(database);
+        let load = Load::on(&server).await;
+        for round in 1..=15 {
             let version = format!("1.{round}.0");
-            until_version(&server, &version).await;
-            server
-                .until("plugins", 200, |list| {
-                    ["TwinA", "TwinB"]
-                        .iter()
-                        .all(|name| entry(list, name)["version"] == version)
-                })
-                .await;
-            eventually("load", async || {
-                let now = answers.load(Ordering::Relaxed);
-                // A request of this task's own lets the others run.
-                server.get("/healthz").await.is(200);
-                (now > before + 20)
-                    .then_some(())
-                    .ok_or_else(|| format!("{now} answers"))
-            })
-            .await;
+            for name in ["TwinA", "TwinB"] {
+                write_twin(&server.folder, &format!("next/{name}"), name, round);
+                let place = format!("lua-plugins/{name}");
+                server.folder.rename(&place, &format!("old-{name}-{round}"));
+                server.folder.rename(&format!("next/{name}"), &place);
+            }
+            // As a checkout of another branch does it.
+            server.folder.remove(FILE);
+            server.folder.write(FILE, bigquery(&version, "Dataset"));
+            until_all(&server, &version).await;
+            load.goes_on(&server).await;
         }
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            let result = task.await.expect("no request fails");
-            assert_eq!(result, Ok(()), "half a set");
-        }
+        load.was_well().await;
     })
     .await;
 }

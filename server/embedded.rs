@@ -15,7 +15,9 @@ pub(crate) fn plugins() -> Shipped {
     let mut files = Vec::new();
     collect(&PLUGINS, &mut files);
     // The list lives as long as the program, once for each server that it starts.
-    Shipped { files: files.leak() }
+    Shipped {
+        files: files.leak(),
+    }
 }
 
 fn collect(folder: &'static Dir<'static>, files: &mut Vec<(&'static str, &'static [u8])>) {
@@ -36,7 +38,8 @@ fn collect(folder: &'static Dir<'static>, files: &mut Vec<(&'static str, &'stati
 pub(crate) fn catalogue(path: Option<&std::path::Path>) -> anyhow::Result<CatalogueFile> {
     let (text, name) = match path {
         Some(path) => (
-            std::fs::read_to_string(path).with_context(|| format!("the catalogue {}", path.display()))?,
+            std::fs::read_to_string(path)
+                .with_context(|| format!("the catalogue {}", path.display()))?,
             path.display().to_string(),
         ),
         None => (CATALOGUE.to_owned(), "config/catalogue.toml".to_owned()),
@@ -51,14 +54,26 @@ mod tests {
     #[test]
     fn the_embedded_catalogue_reads() {
         let catalogue = catalogue(None).expect("a catalogue");
-        assert!(catalogue.platforms.iter().any(|platform| platform.name == "Snowflake"));
+        assert!(
+            catalogue
+                .platforms
+                .iter()
+                .any(|platform| platform.name == "Snowflake")
+        );
     }
 
     #[test]
     fn the_shipped_plugins_are_embedded() {
         let shipped = plugins();
-        for path in ["snowflake/plugin.lua", "lib/table_family.lua", "examples/s3/plugin.lua"] {
-            assert!(shipped.files.iter().any(|(name, _)| *name == path), "{path}");
+        for path in [
+            "snowflake/plugin.lua",
+            "lib/table_family.lua",
+            "examples/s3/plugin.lua",
+        ] {
+            assert!(
+                shipped.files.iter().any(|(name, _)| *name == path),
+                "{path}"
+            );
         }
     }
 }

@@ -66,13 +66,11 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
         }
         let mark = if bad { "FAILED" } else { "found" };
         let version = status.version.as_deref().unwrap_or("-");
-        let details = registry.details(name).await.ok();
-        let migration = details.and_then(|details| details.meta.migration_file_path);
         registered += usize::from(status.version.is_some());
         say(format_args!(
             "{mark:<7} {name}  version {version}  from {}  latest migration {}",
             status.source,
-            migration.as_deref().unwrap_or("-")
+            status.migration_file_path.as_deref().unwrap_or("-")
         ));
         for mistake in status.last_error.iter().flat_map(|error| &error.mistakes) {
             say(format_args!("        {mistake}"));
@@ -117,17 +115,17 @@ async fn migrate(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
     // A running server notices the write and takes the new version in.
     let store = Store::open(settings.store(false)?).await?;
     let sandbox = Sandbox::new(settings.limits());
-    let registry = Registry::load(
+    let shipped = embedded::plugins();
+    let run = Registry::migrate(
         settings.registry(),
         store.clone(),
         sandbox,
-        embedded::plugins(),
+        shipped,
+        name,
+        "local",
     )
-    .await;
-    let run = registry
-        .migrate(name, "local")
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    .await
+    .map_err(|error| anyhow::anyhow!("{error}"))?;
     for id in &run {
         say(format_args!("{id} applied"));
     }

@@ -13,8 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::admission::{check_tag, configuration_loc, read_write_body, resolve_service};
+use crate::error::plugin_not_found;
 use crate::generation::{Entry, Generation};
-use crate::plugins::plugin_not_found;
 use crate::wire::{ConfigurationPage, ConfigurationView, DryRun, History};
 use crate::{Registry, RequestError};
 

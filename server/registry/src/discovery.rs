@@ -167,7 +167,7 @@ fn scan_path(
         });
         return Ok(());
     }
-    if path.join(ENTRY).is_file() {
+    if holds_plugin(path) {
         places.push(Place {
             root,
             example: false,
@@ -194,7 +194,7 @@ fn scan_folder(path: &Path, root: usize, example: bool) -> io::Result<Vec<Place>
         }
         let origin = if is_plugin_file(name) && !path.is_dir() {
             Origin::File(path)
-        } else if path.join(ENTRY).is_file() {
+        } else if holds_plugin(&path) {
             Origin::Folder(path)
         } else {
             continue;
@@ -207,6 +207,22 @@ fn scan_folder(path: &Path, root: usize, example: bool) -> io::Result<Vec<Place>
     }
     found.sort_by_key(Place::file_name);
     Ok(found)
+}
+
+/// Whether a folder has a `plugin.lua`. One that cannot be looked into counts as having it, so that reading it says why,
+/// instead of a plugin vanishing for want of a permission.
+fn holds_plugin(folder: &Path) -> bool {
+    match fs::metadata(folder.join(ENTRY)) {
+        Ok(data) => data.is_file(),
+        Err(error) => !is_absent(&error),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn is_plugin_file(name: &str) -> bool {
@@ -318,10 +334,14 @@ impl Place {
         let mut reader = FolderReader::new(path);
         reader.walk(path, "", 0);
         if !reader.files.contains_key(ENTRY) {
-            return Err(match reader.refused.get(ENTRY) {
-                Some(reason) => ReadError::Failed(format!("{ENTRY} cannot be read: {reason}")),
-                None => ReadError::Vanished,
-            });
+            let reason = match (reader.refused.get(ENTRY), fs::metadata(path.join(ENTRY))) {
+                (Some(reason), _) => reason.clone(),
+                (None, Err(error)) if !is_absent(&error) => reason_of(&error),
+                (None, _) => return Err(ReadError::Vanished),
+            };
+            return Err(ReadError::Failed(format!(
+                "{ENTRY} cannot be read: {reason}"
+            )));
         }
         Ok(self.bundle(
             path.display().to_string(),

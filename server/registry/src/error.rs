@@ -39,6 +39,11 @@ pub enum RequestError {
     Internal(String),
 }
 
+/// The 404 of a plugin.
+pub(crate) fn plugin_not_found(name: &str) -> RequestError {
+    RequestError::NotFound(format!("Plugin '{name}' not found"))
+}
+
 impl From<StoreError> for RequestError {
     fn from(error: StoreError) -> Self {
         match error {

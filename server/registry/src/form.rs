@@ -4,7 +4,6 @@
 //! between cannot leave a stale one. When a hook fails, the last good form is kept and served, with the reason beside.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
@@ -15,18 +14,16 @@ use patchbay_plugin::name::PluginName;
 use patchbay_store::{PluginTable, Store};
 use time::OffsetDateTime;
 
+use crate::pause::Pause;
 use crate::wire::LastError;
-
-/// The first pause before a form that failed for want of time or memory is tried again; it doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Keeps the form of one version of a plugin.
 #[derive(Default)]
 pub(crate) struct FormKeeper {
     kept: ArcSwapOption<KeptForm>,
     computing: tokio::sync::Mutex<()>,
+    /// When a form that failed is tried again.
+    pub(crate) pause: Pause,
 }
 
 /// A form, with what it was computed from.
@@ -40,8 +37,8 @@ pub(crate) struct KeptForm {
     /// Whether it was computed from the plugin's rows.
     pub(crate) reads_rows: bool,
     reads_catalogue: bool,
-    /// When a failure that may pass is tried again, and after what pause.
-    retry: Option<Duration>,
+    /// Whether the failure may pass by itself.
+    passing: bool,
 }
 
 impl KeptForm {
@@ -50,9 +47,18 @@ impl KeptForm {
             && (!self.reads_rows || self.rows == rows)
     }
 
-    /// After what pause the failure is worth another try.
-    pub(crate) fn retry(&self) -> Option<Duration> {
-        self.retry
+    /// Whether it failed for a reason that may pass by itself, such as want of time.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.passing
+    }
+
+    /// The same answer, to be computed again when it is next asked for.
+    pub(crate) fn outdated(self) -> KeptForm {
+        KeptForm {
+            catalogue: u64::MAX,
+            reads_catalogue: self.reads_catalogue || self.reads_rows,
+            ..self
+        }
     }
 }
 
@@ -61,7 +67,7 @@ impl FormKeeper {
     pub(crate) fn holding(form: Arc<KeptForm>) -> FormKeeper {
         FormKeeper {
             kept: ArcSwapOption::from(Some(form)),
-            computing: tokio::sync::Mutex::default(),
+            ..FormKeeper::default()
         }
     }
 
@@ -70,39 +76,31 @@ impl FormKeeper {
         self.kept.load_full()
     }
 
-    /// Forgets that the last call failed, so that the next one tries again.
-    pub(crate) fn retry_now(&self) {
-        if let Some(kept) = self.kept.load_full()
-            && kept.failure.is_some()
-        {
-            self.kept.store(Some(Arc::new(KeptForm {
-                catalogue: u64::MAX,
-                reads_catalogue: true,
-                good: kept.good.clone(),
-                failure: kept.failure.clone(),
-                ..*kept
-            })));
-        }
+    /// What is kept, if nothing that it was computed from has changed.
+    pub(crate) fn current(&self, plugin: &str, store: &Store) -> Option<Arc<KeptForm>> {
+        let kept = self.kept.load_full()?;
+        kept.is_current(store.catalogue_version(), store.row_counter(plugin))
+            .then_some(kept)
     }
 
-    /// The current form. Calls for one plugin that come at once compute it once.
-    pub(crate) async fn current(
+    /// Computes the form, unless somebody who came first just did. Says whether it was computed here.
+    pub(crate) async fn compute(
         &self,
         plugin: &patchbay_lua::Plugin,
         store: &Store,
         table: Option<&PluginTable>,
+        again: bool,
     ) -> (Arc<KeptForm>, bool) {
-        let name = plugin.definition().name.as_str();
-        let is_current =
-            |kept: &KeptForm| kept.is_current(store.catalogue().version, store.row_counter(name));
-        if let Some(kept) = self.kept.load_full().filter(|kept| is_current(kept)) {
-            return (kept, false);
-        }
         let _computing = self.computing.lock().await;
-        if let Some(kept) = self.kept.load_full().filter(|kept| is_current(kept)) {
+        let name = plugin.definition().name.as_str();
+        if let Some(kept) = self
+            .current(name, store)
+            .filter(|kept| !again || kept.failure.is_none())
+        {
             return (kept, false);
         }
         let form = Arc::new(compute(plugin, store, table, self.kept.load_full().as_deref()).await);
+        self.pause.note(form.failure.is_some());
         self.kept.store(Some(form.clone()));
         (form, true)
     }
@@ -126,27 +124,20 @@ pub(crate) async fn compute(
             reads_catalogue: form.reads.catalogue,
             good: Some(Arc::new(form)),
             failure: None,
-            retry: None,
+            passing: false,
         },
-        Err(error) => {
-            let may_pass = !matches!(error, HookError::Raised(_) | HookError::Nonsense(_));
-            let pause = match before.and_then(|kept| kept.retry) {
-                Some(pause) => (pause * 2).min(LONGEST_PAUSE),
-                None => FIRST_PAUSE,
-            };
-            KeptForm {
-                catalogue,
-                rows,
-                reads_rows: true,
-                reads_catalogue: true,
-                good: before.and_then(|kept| kept.good.clone()),
-                failure: Some(Arc::new(hook_failure(
-                    &error,
-                    Some(&plugin.definition().version),
-                ))),
-                retry: may_pass.then_some(pause),
-            }
-        }
+        Err(error) => KeptForm {
+            catalogue,
+            rows,
+            reads_rows: true,
+            reads_catalogue: true,
+            good: before.and_then(|kept| kept.good.clone()),
+            failure: Some(Arc::new(hook_failure(
+                &error,
+                Some(&plugin.definition().version),
+            ))),
+            passing: !matches!(error, HookError::Raised(_) | HookError::Nonsense(_)),
+        },
     }
 }
 

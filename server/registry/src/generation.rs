@@ -71,9 +71,25 @@ pub(crate) struct Failure {
     pub(crate) state: PluginState,
     /// The reason.
     pub(crate) error: LastError,
+    /// Whether it may pass by itself, as when the database is locked, so that it is worth another try.
+    pub(crate) passing: bool,
 }
 
 impl Failure {
+    /// A failure that one sentence tells.
+    pub(crate) fn plain(
+        state: PluginState,
+        stage: &str,
+        message: String,
+        version: Option<String>,
+    ) -> Failure {
+        Failure {
+            state,
+            error: LastError::plain(stage, message, version),
+            passing: false,
+        }
+    }
+
     /// How a plugin stands of which an older version serves.
     pub(crate) fn beside_serving(&self) -> PluginState {
         match self.state {

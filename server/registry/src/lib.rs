@@ -7,6 +7,7 @@
 //! | `generation` | an immutable, numbered set of active plugins |
 //! | `reload` | building the next generation: read, load aside, choose, check, migrate, swap |
 //! | `watch` | noticing that files changed, and when a burst of changes is over |
+//! | `pause` | how long to wait before something that failed in passing is tried again |
 //! | `form` | forms, computed once and kept until what they were computed from changes |
 //! | `plugins` | answers about plugins: list, form, tiles, links, details, status |
 //! | `configurations` | creating, reading and changing configurations |
@@ -38,6 +39,7 @@ mod configurations;
 mod discovery;
 mod form;
 mod generation;
+mod pause;
 mod plugins;
 mod reload;
 mod render;
@@ -47,13 +49,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use patchbay_lua::Sandbox;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 use tokio::sync::{Mutex, watch as channel};
 
-use crate::generation::{Finding, Generation};
-use crate::reload::{Builder, Touched};
+use crate::generation::Generation;
+use crate::pause::Pause;
+use crate::reload::{Builder, Built, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
@@ -100,6 +104,8 @@ struct Inner {
     builder: Mutex<Builder>,
     /// Moves when a form that failed in passing is to be tried again.
     retries: AtomicU64,
+    /// When a build that failed in passing is made again.
+    rebuild_pause: Pause,
     /// The plugins whose forms are computed from their rows.
     row_readers: ArcSwap<Vec<String>>,
     counters: Counters,
@@ -142,6 +148,7 @@ impl Registry {
                 swapped: channel::Sender::new(0),
                 builder: Mutex::new(Builder::new(settings, shipped, store, sandbox)),
                 retries: AtomicU64::new(0),
+                rebuild_pause: Pause::default(),
                 row_readers: ArcSwap::default(),
                 counters: Counters::default(),
             }),
@@ -155,14 +162,22 @@ impl Registry {
         self.rebuild(&Touched::Everything).await
     }
 
-    /// Runs the migrations of a plugin that wait to be told, those that destroy included. Gives their ids.
+    /// Runs the migrations of one plugin's newest version that wait to be told, those that destroy included, and gives
+    /// their ids. Beside a running server, which notices; no other plugin is touched.
     ///
     /// # Errors
-    /// `NotFound` when no plugin that loads has that name; `Conflict` when its steps cannot run.
-    pub async fn migrate(&self, plugin: &str, by: &str) -> Result<Vec<String>, RequestError> {
-        let run = self.inner.builder.lock().await.migrate(plugin, by).await?;
-        self.rebuild(&Touched::Nothing).await;
-        Ok(run)
+    /// `NotFound` when no enabled plugin that loads has that name; `Conflict` when its steps cannot run.
+    pub async fn migrate(
+        settings: RegistrySettings,
+        store: Store,
+        sandbox: Sandbox,
+        shipped: Shipped,
+        plugin: &str,
+        by: &str,
+    ) -> Result<Vec<String>, RequestError> {
+        Builder::new(settings, shipped, store, sandbox)
+            .migrate(plugin, by)
+            .await
     }
 
     /// The number of the generation that serves.
@@ -227,7 +242,11 @@ impl Registry {
     async fn rebuild(&self, touched: &Touched) -> ReloadSummary {
         let mut builder = self.inner.builder.lock().await;
         let before = self.current();
-        let (next, summary) = builder.build(&before, touched).await;
+        let Built {
+            next,
+            summary,
+            failing_in_passing,
+        } = builder.build(&before, touched).await;
         let counters = &self.inner.counters;
         counters.reloads.fetch_add(1, Ordering::Relaxed);
         if !summary.failed.is_empty() {
@@ -240,10 +259,31 @@ impl Registry {
             self.inner.swapped.send_replace(next.number);
             log_generation(&before, &next);
             for entry in &next.entries {
-                self.retry_later(entry.active.clone());
+                self.retry_form(&entry.active);
             }
         }
+        self.inner.rebuild_pause.note(failing_in_passing);
+        if failing_in_passing {
+            self.rebuild_later();
+        }
         summary
+    }
+
+    /// Builds again after a pause, because something failed that may pass by itself, such as a locked database.
+    fn rebuild_later(&self) {
+        let Some(pause) = self.inner.rebuild_pause.begin() else {
+            return;
+        };
+        let registry = Arc::downgrade(&self.inner);
+        let work: BoxFuture<'static, ()> = Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let Some(inner) = registry.upgrade() else {
+                return;
+            };
+            inner.rebuild_pause.end();
+            Registry { inner }.rebuild(&Touched::Nothing).await;
+        });
+        tokio::spawn(work);
     }
 
     /// Keeps the list of plugins whose forms are computed from their rows.
@@ -258,80 +298,4 @@ impl Registry {
             self.inner.row_readers.store(Arc::new(readers));
         }
     }
-}
-
-/// Says what changed; the last line counts.
-fn log_generation(before: &Generation, now: &Generation) {
-    let known = |finding: &Finding| {
-        before.findings.iter().any(|old| {
-            old.place == finding.place
-                && old.state == finding.state
-                && old.since == finding.since
-                && old.failure.as_ref().map(|failure| &failure.error.message)
-                    == finding
-                        .failure
-                        .as_ref()
-                        .map(|failure| &failure.error.message)
-        })
-    };
-    for finding in now.findings.iter().filter(|finding| !known(finding)) {
-        let source = finding.place.label();
-        let name = finding
-            .definition
-            .as_ref()
-            .map_or("a plugin", |definition| definition.name.as_str());
-        match (&finding.failure, &finding.serving) {
-            (Some(failure), serving) => {
-                let rest = match serving {
-                    Some(active) => {
-                        format!("version {} keeps serving", active.definition().version)
-                    }
-                    None => "it does not serve".to_owned(),
-                };
-                for mistake in &failure.error.mistakes {
-                    tracing::error!("Plugin registry: {name}: {mistake}");
-                }
-                tracing::error!(
-                    "Plugin registry: {name} from {source} failed at {}; {rest}",
-                    failure.error.stage
-                );
-            }
-            (None, Some(active)) => {
-                let version = &active.definition().version;
-                tracing::info!("Plugin registry: {name} {version} from {source} is active");
-            }
-            (None, None) => tracing::debug!("Plugin registry: {name} from {source} is not enabled"),
-        }
-        for warning in &finding.warnings {
-            tracing::warn!("Plugin registry: {name} from {source}: {warning}");
-        }
-    }
-    for finding in &before.findings {
-        if !now.findings.iter().any(|new| new.place == finding.place) {
-            tracing::info!("Plugin registry: {} is gone", finding.place.label());
-        }
-    }
-    for problem in now
-        .problems
-        .iter()
-        .filter(|problem| !before.problems.contains(problem))
-    {
-        tracing::error!("Plugin registry: {problem}");
-    }
-    let count = |state| {
-        now.findings
-            .iter()
-            .filter(|finding| finding.state == state)
-            .count()
-    };
-    tracing::info!(
-        "Plugin registry: generation {}, {} plugins registered, {} failed, {} not enabled",
-        now.number,
-        now.entries.len(),
-        now.findings
-            .iter()
-            .filter(|finding| finding.failure.is_some())
-            .count(),
-        count(PluginState::Disabled),
-    );
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::BoxFuture;
 use patchbay_lua::{HookCall, HookContext, UrlError};
 use patchbay_plugin::configuration::DataProduct;
 use patchbay_plugin::definition::Definition;
@@ -13,12 +14,12 @@ use patchbay_plugin::validation::ValidationError;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::error::plugin_not_found;
 use crate::form::{KeptForm, Reader, hook_failure};
 use crate::generation::{ActivePlugin, Entry, Finding, Generation};
-use crate::reload::migration_views;
 use crate::wire::{
     LastError, MigrationView, PlatformTiles, PluginDetails, PluginList, PluginMigrations,
-    PluginStatus, PluginStatuses, PluginUrl,
+    PluginStatus, PluginStatuses, PluginUrl, migration_views,
 };
 use crate::{Registry, RequestError};
 
@@ -204,24 +205,20 @@ impl Registry {
             .iter()
             .map(|(plugin, history)| (plugin.clone(), migration_views(history, &[])))
             .collect();
-        for finding in &generation.findings {
+        // Of several places of one name the one that serves speaks for it, else the one that would.
+        let mut findings: Vec<&Finding> = generation.findings.iter().collect();
+        findings.sort_by_key(|finding| finding.serving.is_some());
+        for finding in findings {
             let Some(definition) = &finding.definition else {
                 continue;
             };
-            if finding.state == PluginState::Disabled
-                && !histories.contains_key(definition.name.as_str())
-            {
+            let name = definition.name.as_str();
+            if finding.state == PluginState::Disabled && !histories.contains_key(name) {
                 continue;
             }
-            let history = histories
-                .get(definition.name.as_str())
-                .cloned()
-                .unwrap_or_default();
-            if let Ok(plan) = plan(definition, &history) {
-                migrations.insert(
-                    definition.name.to_string(),
-                    migration_views(&history, &plan.pending),
-                );
+            let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
+            if let Ok(plan) = plan(definition, history) {
+                migrations.insert(name.to_owned(), migration_views(history, &plan.pending));
             }
         }
         Ok(PluginMigrations { migrations })
@@ -250,12 +247,27 @@ impl Registry {
         }
     }
 
-    /// The form of an active plugin, computed when what it depends on has changed.
+    /// The form of an active plugin, computed when what it depends on has changed. A form that failed before is served
+    /// as it was and computed aside, so that a plugin in trouble holds up nobody's list.
     async fn form_of(&self, entry: &Entry) -> Arc<KeptForm> {
         let active = &entry.active;
+        if let Some(form) = active.form.current(active.name(), self.store()) {
+            return form;
+        }
+        match active.form.peek().filter(|form| form.failure.is_some()) {
+            Some(failed) => {
+                self.compute_aside(active, false);
+                failed
+            }
+            None => self.compute_form(active, false).await,
+        }
+    }
+
+    async fn compute_form(&self, active: &Arc<ActivePlugin>, again: bool) -> Arc<KeptForm> {
+        let table = active.table.as_ref();
         let (form, computed) = active
             .form
-            .current(&active.plugin, self.store(), active.table.as_ref())
+            .compute(&active.plugin, self.store(), table, again)
             .await;
         if computed {
             self.inner
@@ -275,25 +287,40 @@ impl Registry {
                     "the form failed: {}",
                     failure.message
                 );
-                self.retry_later(active.clone());
             }
+            self.retry_form(active);
         }
         form
     }
 
-    /// Tries a form again that failed in passing, after a pause. The pause holds neither the plugin nor the registry.
-    pub(crate) fn retry_later(&self, active: Arc<ActivePlugin>) {
-        let Some(pause) = active.form.peek().and_then(|form| form.retry()) else {
+    /// Computes a form that failed again, when the reason may pass by itself.
+    pub(crate) fn retry_form(&self, active: &Arc<ActivePlugin>) {
+        if active.form.peek().is_some_and(|form| form.is_passing()) {
+            self.compute_aside(active, true);
+        }
+    }
+
+    /// Computes a form while others go on; `after_pause` waits first, longer each time. Kept answers are made again when
+    /// something came of it.
+    fn compute_aside(&self, active: &Arc<ActivePlugin>, after_pause: bool) {
+        let Some(pause) = active.form.pause.begin() else {
             return;
         };
-        let (registry, active) = (Arc::downgrade(&self.inner), Arc::downgrade(&active));
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            if let (Some(inner), Some(active)) = (registry.upgrade(), active.upgrade()) {
-                active.form.retry_now();
-                inner.retries.fetch_add(1, Ordering::AcqRel);
+        let (registry, active) = (Arc::downgrade(&self.inner), Arc::downgrade(active));
+        let work: BoxFuture<'static, ()> = Box::pin(async move {
+            if after_pause {
+                tokio::time::sleep(pause).await;
+            }
+            let (Some(inner), Some(active)) = (registry.upgrade(), active.upgrade()) else {
+                return;
+            };
+            active.form.pause.end();
+            let registry = Registry { inner };
+            if registry.compute_form(&active, true).await.failure.is_none() {
+                registry.inner.retries.fetch_add(1, Ordering::AcqRel);
             }
         });
+        tokio::spawn(work);
     }
 
     /// Notes that a hook failed while it served a request.
@@ -317,11 +344,6 @@ impl Registry {
             .await?
             .ok_or_else(|| RequestError::NotFound("Data product not found".to_owned()))
     }
-}
-
-/// The 404 of a plugin.
-pub(crate) fn plugin_not_found(name: &str) -> RequestError {
-    RequestError::NotFound(format!("Plugin '{name}' not found"))
 }
 
 fn parse_id(id: Option<&str>) -> Result<Uuid, RequestError> {
@@ -417,6 +439,11 @@ fn status(finding: &Finding) -> PluginStatus {
             .as_ref()
             .map(|active| active.definition().version.clone()),
         source: finding.place.label(),
+        migration_file_path: finding
+            .definition
+            .as_ref()
+            .and_then(|definition| definition.latest_migration_path())
+            .map(str::to_owned),
         generation: finding.since,
         last_error: finding
             .failure

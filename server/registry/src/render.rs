@@ -215,6 +215,7 @@ impl Registry {
         for place in places {
             let configuration = &configurations[*place];
             let Some(service) = service_of(catalogue, definition, configuration) else {
+                views[*place].technical_info = Some(Vec::new());
                 continue;
             };
             let context = HookContext {
@@ -267,6 +268,11 @@ impl Registry {
             views[*place].technical_info = Some(infos);
         }
         let texts = self.finish(active, calls).await;
+        let failed = texts.iter().find_map(|text| text.as_ref().err());
+        if let Some(error) = failed {
+            // The answer only has a null in its place, so this is where it is said.
+            tracing::error!(plugin = active.name(), "render failed: {error}");
+        }
         for ((place, target, left), text) in targets.into_iter().zip(texts) {
             let text = text.ok().filter(|text| unfilled(text, &left).is_none());
             match target {

@@ -162,6 +162,11 @@ impl FileWatcher {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
+        let reals: Vec<PathBuf> = self
+            .roots
+            .iter()
+            .filter_map(|root| root.path.canonicalize().ok())
+            .collect();
         for root in &mut self.roots {
             let real = root.path.canonicalize().ok();
             if real != root.real {
@@ -179,7 +184,10 @@ impl FileWatcher {
                     }
                 }
             }
-            let parent = nearest_parent(&root.path).filter(|_| root.watches_parent);
+            // A parent that lies in a watched path is watched already, and a second watch would take the first one's place.
+            let parent = nearest_parent(&root.path)
+                .filter(|_| root.watches_parent)
+                .filter(|parent| !reals.iter().any(|real| parent.starts_with(real)));
             if parent != root.parent
                 && let Some(new) = &parent
                 && watcher.watch(new, RecursiveMode::NonRecursive).is_ok()
@@ -260,11 +268,12 @@ fn leads_to(parent: &Path, path: &Path, root: &Path) -> bool {
 
 fn nearest_parent(path: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;
+    let canonical = |parent: &Path| parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
     absolute
         .ancestors()
         .skip(1)
         .find(|ancestor| ancestor.is_dir())
-        .map(Path::to_owned)
+        .map(canonical)
 }
 
 fn make_watcher(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{Revision, TechnicalMapping};
+use patchbay_plugin::migration::{AppliedMigration, Origin, PendingMigration};
 use patchbay_plugin::platform::{PluginMeta, PluginState, Tile};
 use patchbay_plugin::validation::ValidationError;
 use serde::Serialize;
@@ -90,6 +91,8 @@ pub struct PluginStatus {
     pub version: Option<String>,
     /// Where it comes from.
     pub source: String,
+    /// The file of its latest migration, relative to the package.
+    pub migration_file_path: Option<String>,
     /// The generation in which it last changed.
     pub generation: u64,
     /// What went wrong last.
@@ -125,6 +128,35 @@ pub struct MigrationView {
     pub applied_at: Option<OffsetDateTime>,
     /// Who had it run.
     pub applied_by: Option<String>,
+}
+
+/// The history and what is pending, as answers show them.
+pub(crate) fn migration_views(
+    history: &[AppliedMigration],
+    pending: &[PendingMigration],
+) -> Vec<MigrationView> {
+    let applied = history.iter().map(|step| MigrationView {
+        id: step.migration.id.to_string(),
+        path: step.migration.path.clone(),
+        state: if step.origin == Origin::Baseline {
+            "baseline"
+        } else {
+            "applied"
+        }
+        .to_owned(),
+        checksum: step.checksum.clone(),
+        applied_at: Some(step.applied_at),
+        applied_by: Some(step.applied_by.clone()),
+    });
+    let pending = pending.iter().map(|step| MigrationView {
+        id: step.migration.id.to_string(),
+        path: step.migration.path.clone(),
+        state: "pending".to_owned(),
+        checksum: step.migration.checksum(),
+        applied_at: None,
+        applied_by: None,
+    });
+    applied.chain(pending).collect()
 }
 
 /// The migrations of every plugin.

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::migration::{AppliedMigration, Origin as StepOrigin, PendingMigration, plan};
+use patchbay_plugin::migration::{
+    AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
+};
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Store, StoreError};
 use semver::Version;
 
 use super::slot::Loaded;
-use crate::form::{FormKeeper, compute};
+use crate::form::{FormKeeper, KeptForm, compute};
 use crate::generation::{ActivePlugin, Failure};
-use crate::wire::{LastError, MigrationView};
 
 /// The names, aliases and tables that are taken, and by whom.
 #[derive(Default)]
@@ -33,18 +34,28 @@ impl Claims {
         }
     }
 
-    fn check(&self, definition: &Definition) -> Result<(), String> {
+    pub(super) fn check(&self, definition: &Definition) -> Result<(), Failure> {
+        let failed = |message: String| {
+            let version = Some(definition.version.clone());
+            Err(Failure::plain(
+                PluginState::Failed,
+                "collision",
+                message,
+                version,
+            ))
+        };
         for name in std::iter::once(&definition.name).chain(&definition.aliases) {
             if let Some(owner) = self.names.get(name.as_str()) {
-                return Err(format!(
-                    "expected a name and aliases that no other plugin has, found \"{name}\", which {owner} has (rename one of the two)"
+                return failed(format!(
+                    "expected a name and aliases that no other plugin has, found \"{name}\", which {owner} has (rename \
+                     one of the two)"
                 ));
             }
         }
         if let Some(table) = &definition.table
             && let Some(owner) = self.tables.get(table.as_str())
         {
-            return Err(format!(
+            return failed(format!(
                 "expected a table of the plugin's own, found \"{table}\", which {owner} has (set another `table`)"
             ));
         }
@@ -53,40 +64,55 @@ impl Claims {
 }
 
 /// What it takes to make a loaded plugin serve.
+#[derive(Clone, Copy)]
 pub(super) struct Activation<'a> {
     pub(super) store: &'a Store,
     pub(super) auto_migrate: bool,
 }
 
+/// A version that passed every check that writes nothing.
+pub(super) struct Prepared {
+    loaded: Loaded,
+    plan: Plan,
+    form: KeptForm,
+}
+
+impl Prepared {
+    pub(super) fn definition(&self) -> &Arc<Definition> {
+        self.loaded.plugin.definition()
+    }
+}
+
 impl Activation<'_> {
-    pub(super) async fn activate(
+    /// Checks a loaded plugin and computes its form. `serving` is the version of that name that serves now.
+    pub(super) async fn prepare(
         &self,
-        loaded: &Loaded,
-        serving: Option<&Arc<ActivePlugin>>,
-        history: &[AppliedMigration],
-        claims: &Claims,
-    ) -> Result<ActivePlugin, Failure> {
-        let definition = loaded.plugin.definition();
-        let fail = |state, stage: &str, message: String| Failure {
-            state,
-            error: LastError::plain(stage, message, Some(definition.version.clone())),
+        loaded: Loaded,
+        serving: Option<&ActivePlugin>,
+        history: Result<&[AppliedMigration], &StoreError>,
+    ) -> Result<Prepared, Failure> {
+        let definition = loaded.plugin.definition().clone();
+        let fail = |state, stage: &str, message: String| {
+            Failure::plain(state, stage, message, Some(definition.version.clone()))
         };
-        let failed = |stage: &str, message: String| fail(PluginState::Failed, stage, message);
-        self.check_requires(definition)
+        check_requires(&definition)
             .map_err(|reason| fail(PluginState::Incompatible, "requires", reason))?;
-        claims
-            .check(definition)
-            .map_err(|reason| failed("collision", reason))?;
-        let plan = plan(definition, history).map_err(|error| failed("plan", error.to_string()))?;
-        let served_table = serving.and_then(|active| active.table.as_ref());
-        let before = serving.and_then(|active| active.form.peek());
-        let form = compute(&loaded.plugin, self.store, served_table, None).await;
-        if let (Some(error), Some(before)) = (&form.failure, &before)
-            && before.good.is_some()
-        {
+        let history = history.map_err(|error| store_failure(error, &definition))?;
+        let plan = plan(&definition, history)
+            .map_err(|error| fail(PluginState::Failed, "plan", error.to_string()))?;
+        // Rows are read in the shape that this version wants; where steps are pending, there are none in it yet.
+        let table = serving
+            .and_then(|active| active.table.as_ref())
+            .filter(|_| plan.pending.is_empty());
+        let form = compute(&loaded.plugin, self.store, table, None).await;
+        let good_before = serving
+            .and_then(|active| active.form.peek())
+            .is_some_and(|form| form.good.is_some());
+        if let (Some(error), true) = (&form.failure, good_before) {
             return Err(Failure {
                 state: PluginState::Failed,
                 error: error.as_ref().clone(),
+                passing: form.is_passing(),
             });
         }
         if let Some(step) = plan.pending.iter().find(|step| !self.may_run(step)) {
@@ -95,51 +121,39 @@ impl Activation<'_> {
             } else {
                 "it does more than add"
             };
-            return Err(fail(
-                PluginState::PendingMigration,
-                "migration",
-                format!(
-                    "the migration {} waits to be told, because {what}; run `patchbay plugin migrate {}`",
-                    step.migration.id, definition.name
-                ),
-            ));
+            let message = format!(
+                "the migration {} waits to be told, because {what}; run `patchbay plugin migrate {}`",
+                step.migration.id, definition.name
+            );
+            return Err(fail(PluginState::PendingMigration, "migration", message));
         }
-        let applied = if plan.pending.is_empty() {
-            self.store.record_definition(definition).await
-        } else {
-            self.store.migrate(definition, &plan, "server").await
+        Ok(Prepared { loaded, plan, form })
+    }
+
+    /// Runs the pending migrations, or records the definition. From here on the older version cannot write any more.
+    pub(super) async fn finish(&self, prepared: Prepared) -> Result<ActivePlugin, Failure> {
+        let Prepared { loaded, plan, form } = prepared;
+        let definition = loaded.plugin.definition();
+        let done = match plan.pending.is_empty() {
+            true => self.store.record_definition(definition).await,
+            false => self.store.migrate(definition, &plan, "server").await,
         };
-        applied.map_err(|error| match error {
-            StoreError::TableTaken { .. } => failed("collision", error.to_string()),
-            StoreError::Migration { .. } => failed("migration", error.to_string()),
-            other => failed("store", other.to_string()),
-        })?;
+        done.map_err(|error| store_failure(&error, definition))?;
+        let form = match plan.pending.is_empty() {
+            true => form,
+            false => form.outdated(),
+        };
         Ok(ActivePlugin {
-            plugin: loaded.plugin.clone(),
             fingerprint: loaded.fingerprint,
-            icon: loaded.icon.clone(),
             table: definition
                 .table
                 .is_some()
                 .then(|| self.store.table(definition, &plan)),
             form: FormKeeper::holding(Arc::new(form)),
             hook_error: Default::default(),
+            icon: loaded.icon,
+            plugin: loaded.plugin,
         })
-    }
-
-    fn check_requires(&self, definition: &Definition) -> Result<(), String> {
-        let (Some(requires), Ok(own)) = (
-            &definition.requires,
-            Version::parse(env!("CARGO_PKG_VERSION")),
-        ) else {
-            return Ok(());
-        };
-        if requires.matches(&own) {
-            return Ok(());
-        }
-        Err(format!(
-            "the plugin requires Patchbay {requires}, and this is {own}; install a version of it that fits"
-        ))
     }
 
     fn may_run(&self, step: &PendingMigration) -> bool {
@@ -147,31 +161,30 @@ impl Activation<'_> {
     }
 }
 
-/// The history and what is pending, as answers show them.
-pub(crate) fn migration_views(
-    history: &[AppliedMigration],
-    pending: &[PendingMigration],
-) -> Vec<MigrationView> {
-    let applied = history.iter().map(|step| MigrationView {
-        id: step.migration.id.to_string(),
-        path: step.migration.path.clone(),
-        state: if step.origin == StepOrigin::Baseline {
-            "baseline"
-        } else {
-            "applied"
-        }
-        .to_owned(),
-        checksum: step.checksum.clone(),
-        applied_at: Some(step.applied_at),
-        applied_by: Some(step.applied_by.clone()),
-    });
-    let pending = pending.iter().map(|step| MigrationView {
-        id: step.migration.id.to_string(),
-        path: step.migration.path.clone(),
-        state: "pending".to_owned(),
-        checksum: step.migration.checksum(),
-        applied_at: None,
-        applied_by: None,
-    });
-    applied.chain(pending).collect()
+fn store_failure(error: &StoreError, definition: &Definition) -> Failure {
+    let stage = match error {
+        StoreError::TableTaken { .. } => "collision",
+        StoreError::Migration { .. } => "migration",
+        _ => "store",
+    };
+    let version = Some(definition.version.clone());
+    Failure {
+        passing: error.is_unavailable(),
+        ..Failure::plain(PluginState::Failed, stage, error.to_string(), version)
+    }
+}
+
+fn check_requires(definition: &Definition) -> Result<(), String> {
+    let (Some(requires), Ok(own)) = (
+        &definition.requires,
+        Version::parse(env!("CARGO_PKG_VERSION")),
+    ) else {
+        return Ok(());
+    };
+    if requires.matches(&own) {
+        return Ok(());
+    }
+    Err(format!(
+        "the plugin requires Patchbay {requires}, and this is {own}; install a version of it that fits"
+    ))
 }

@@ -1,37 +1,39 @@
 //! Building the next generation: read, load aside, choose, check, migrate, swap.
 //!
 //! The order is what keeps the invariants. Everything that can fail happens before the swap, on a plugin of its own, and
-//! a failure leaves the version that serves. Migrations come last of all checks, because once they are applied the older
-//! version can no longer write.
+//! a failure leaves the version that serves. Migrations come last: every plugin of a burst is checked and its form
+//! computed before the first one migrates, because from then until the swap the older version cannot write.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use patchbay_lua::{Sandbox, SettingsLookup};
-use patchbay_plugin::migration::{AppliedMigration, plan};
+use patchbay_plugin::migration::plan;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 
 use crate::RequestError;
 use crate::discovery::{Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
+use crate::error::plugin_not_found;
 use crate::form::last_error;
 use crate::generation::{Entry, Failure, Finding, Generation};
-use crate::plugins::plugin_not_found;
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::{LastError, ReloadSummary};
 
 mod activation;
+mod choice;
 mod plugin_settings;
+mod report;
 mod slot;
 
-use activation::{Activation, Claims};
+use choice::by_preference;
 use plugin_settings::settings_of;
 use slot::{Loaded, Slot, differs, fingerprint};
 
-pub(crate) use activation::migration_views;
+pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
 /// How many plugins are loaded at once; more only wait for the sandbox's threads.
@@ -49,6 +51,16 @@ pub(crate) struct Builder {
     sandbox: Sandbox,
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
+}
+
+/// What a build gives.
+pub(crate) struct Built {
+    /// The next generation; none when nothing is different.
+    pub(crate) next: Option<Generation>,
+    /// What changed.
+    pub(crate) summary: ReloadSummary,
+    /// Whether something failed that is worth another try by itself.
+    pub(crate) failing_in_passing: bool,
 }
 
 /// Runs over the definitions of slots as the selection wants them.
@@ -87,49 +99,51 @@ impl Builder {
         }
     }
 
-    /// Builds the generation that follows `current`. Gives none when nothing is different.
-    pub(crate) async fn build(
-        &mut self,
-        current: &Generation,
-        touched: &Touched,
-    ) -> (Option<Generation>, ReloadSummary) {
+    /// Builds the generation that follows `current`.
+    pub(crate) async fn build(&mut self, current: &Generation, touched: &Touched) -> Built {
         let number = current.number + 1;
         self.look(touched, number).await;
         let problems =
             with_selectables(&self.slots, |found| self.settings.selection.problems(found));
-        let replaced = self.choose();
-        self.activate(replaced, number).await;
+        let prepared = self.prepare(current).await;
+        self.settle(prepared, number).await;
         self.slots
             .retain(|_, slot| !slot.place.example || slot.enabled);
+        let failing_in_passing = self.slots.values().any(|slot| {
+            slot.enabled && slot.failure.as_ref().is_some_and(|failure| failure.passing)
+        });
         let next = self.generation(number, problems);
-        let (summary, differs) = compare(current, &next);
-        if differs {
-            (Some(next), summary)
-        } else {
-            (
-                None,
-                ReloadSummary {
-                    generation: current.number,
-                    ..summary
-                },
-            )
+        let (mut summary, differs) = compare(current, &next);
+        if !differs {
+            summary.generation = current.number;
+        }
+        Built {
+            next: differs.then_some(next),
+            summary,
+            failing_in_passing,
         }
     }
 
-    /// Runs every pending migration of the newest version of a plugin.
-    pub(crate) async fn migrate(&self, name: &str, by: &str) -> Result<Vec<String>, RequestError> {
-        let loaded = self
-            .slots
-            .values()
-            .filter(|slot| slot.enabled && slot.load_failure.is_none())
-            .filter_map(|slot| slot.loaded.as_ref())
+    /// Loads every plugin and runs all pending migrations of the newest version of one. Nothing else is activated.
+    pub(crate) async fn migrate(
+        &mut self,
+        name: &str,
+        by: &str,
+    ) -> Result<Vec<String>, RequestError> {
+        self.look(&Touched::Everything, 1).await;
+        self.enable();
+        let loaded = by_preference(&self.slots)
+            .filter(|(_, slot)| slot.enabled && slot.load_failure.is_none())
+            .filter_map(|(_, slot)| slot.loaded.as_ref())
             .find(|loaded| loaded.plugin.definition().answers_to(name))
             .ok_or_else(|| plugin_not_found(name))?;
         let definition = loaded.plugin.definition();
         let history = self.store.history(&definition.name).await?;
         let plan = plan(definition, &history)
             .map_err(|error| RequestError::Conflict(error.to_string()))?;
-        self.store.migrate(definition, &plan, by).await?;
+        if !plan.pending.is_empty() {
+            self.store.migrate(definition, &plan, by).await?;
+        }
         Ok(plan
             .pending
             .iter()
@@ -140,9 +154,15 @@ impl Builder {
     /// Scans the plugin paths, reads what may have changed, and loads what has.
     async fn look(&mut self, touched: &Touched, number: u64) {
         self.look_once(touched, false, number).await;
-        if with_selectables(&self.slots, |found| {
-            self.settings.selection.seeks_more(found)
-        }) {
+        let seeks_more = with_selectables(&self.slots, |found| {
+            let scanned: Vec<_> = found
+                .iter()
+                .filter(|plugin| !plugin.example)
+                .copied()
+                .collect();
+            self.settings.selection.seeks_more(&scanned)
+        });
+        if seeks_more {
             self.look_once(touched, true, number).await;
         }
     }
@@ -281,163 +301,6 @@ impl Builder {
                 None => false,
             }
         });
-    }
-
-    /// Decides which places are enabled, and which of several of one name serves. Gives the places of which a later
-    /// path's plugin takes the place, each with that plugin's.
-    fn choose(&mut self) -> Vec<(Key, Key)> {
-        let mut by_name: HashMap<String, Key> = HashMap::new();
-        let mut replaced = Vec::new();
-        let keys: Vec<_> = self.slots.keys().cloned().collect();
-        for slot in self.slots.values_mut() {
-            slot.warnings.clear();
-            slot.enabled = slot
-                .selectable()
-                .is_some_and(|(definition, location, example)| {
-                    self.settings.selection.enables(Selectable {
-                        definition: &definition,
-                        location: &location,
-                        example,
-                    })
-                });
-            // A version that does not load leaves the verdict on the last one that did.
-            if slot.load_failure.is_none() {
-                slot.failure = None;
-            }
-        }
-        for key in keys {
-            let Some(slot) = self.slots.get(&key).filter(|slot| slot.enabled) else {
-                continue;
-            };
-            let Some(name) = slot
-                .definition()
-                .map(|definition| definition.name.as_str().to_owned())
-            else {
-                continue;
-            };
-            let Some(earlier_key) = by_name.get(&name).cloned() else {
-                by_name.insert(name, key);
-                continue;
-            };
-            let label = slot.place.label();
-            let earlier_label = self
-                .slots
-                .get(&earlier_key)
-                .map(|slot| slot.place.label())
-                .unwrap_or_default();
-            if earlier_key.0 == key.0 {
-                let reason = format!(
-                    "expected a name that no other plugin of this path has, found \"{name}\", which {earlier_label} has \
-                     (the first by file name serves; rename this one)"
-                );
-                if let Some(slot) = self.slots.get_mut(&key) {
-                    slot.enabled = false;
-                    slot.reject(PluginState::Failed, "collision", reason);
-                }
-                continue;
-            }
-            if let Some(earlier) = self.slots.get_mut(&earlier_key) {
-                earlier.enabled = false;
-                earlier.warnings.push(format!(
-                    "{label} takes the place of this plugin, because its path comes later"
-                ));
-            }
-            if earlier_key.0 != 0
-                && let Some(slot) = self.slots.get_mut(&key)
-            {
-                slot.warnings.push(format!(
-                    "takes the place of {earlier_label}, whose path comes earlier"
-                ));
-            }
-            replaced.push((earlier_key, key.clone()));
-            by_name.insert(name, key);
-        }
-        replaced
-    }
-
-    /// Activates what is enabled. What serves already comes first, so that its aliases and tables stay its own. Where a
-    /// later path's plugin cannot serve, the one whose place it takes does.
-    async fn activate(&mut self, replaced: Vec<(Key, Key)>, number: u64) {
-        let histories = match self.store.histories().await {
-            Ok(histories) => histories,
-            Err(error) => {
-                tracing::error!(
-                    "Plugin registry: the migration histories cannot be read: {}",
-                    error.detail()
-                );
-                for slot in self
-                    .slots
-                    .values_mut()
-                    .filter(|slot| slot.enabled && slot.active.is_none())
-                {
-                    slot.reject(PluginState::Failed, "store", error.to_string());
-                }
-                return;
-            }
-        };
-        let mut order: Vec<Key> = self.slots.keys().cloned().collect();
-        order.sort_by_key(|key| self.slots.get(key).is_none_or(|slot| slot.active.is_none()));
-        let mut claims = Claims::default();
-        for key in order {
-            self.activate_slot(&key, &histories, &mut claims, number)
-                .await;
-        }
-        for (earlier, later) in replaced.into_iter().rev() {
-            if self
-                .slots
-                .get(&later)
-                .is_none_or(|slot| slot.active.is_none())
-                && let Some(slot) = self.slots.get_mut(&earlier)
-            {
-                slot.enabled = true;
-                self.activate_slot(&earlier, &histories, &mut claims, number)
-                    .await;
-            }
-        }
-    }
-
-    async fn activate_slot(
-        &mut self,
-        key: &Key,
-        histories: &BTreeMap<String, Vec<AppliedMigration>>,
-        claims: &mut Claims,
-        number: u64,
-    ) {
-        let Some(slot) = self.slots.get_mut(key) else {
-            return;
-        };
-        if !slot.enabled {
-            slot.active = None;
-            return;
-        }
-        let newest = slot.loaded.as_ref().filter(|loaded| {
-            slot.load_failure.is_none()
-                && slot
-                    .active
-                    .as_ref()
-                    .is_none_or(|active| active.fingerprint != loaded.fingerprint)
-        });
-        if let Some(loaded) = newest.cloned() {
-            let name = loaded.plugin.definition().name.as_str();
-            let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
-            let context = Activation {
-                store: &self.store,
-                auto_migrate: self.settings.auto_migrate,
-            };
-            match context
-                .activate(&loaded, slot.active.as_ref(), history, claims)
-                .await
-            {
-                Ok(active) => {
-                    slot.active = Some(Arc::new(active));
-                    slot.since = number;
-                }
-                Err(failure) => slot.failure = Some(Arc::new(failure)),
-            }
-        }
-        if let Some(active) = &slot.active {
-            claims.take(active.definition(), &slot.place.label());
-        }
     }
 
     fn generation(&self, number: u64, problems: Vec<String>) -> Generation {

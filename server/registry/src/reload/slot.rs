@@ -83,22 +83,33 @@ impl Slot {
         ))
     }
 
+    /// The newest version that loads, when it is another one than what serves.
+    pub(super) fn newest(&self) -> Option<&Loaded> {
+        self.loaded.as_ref().filter(|loaded| {
+            self.load_failure.is_none()
+                && self
+                    .active
+                    .as_ref()
+                    .is_none_or(|active| active.fingerprint != loaded.fingerprint)
+        })
+    }
+
     pub(super) fn fail_load(&mut self, error: LastError) {
         self.load_failure = Some(Arc::new(Failure {
             state: PluginState::Failed,
             error,
+            passing: false,
         }));
     }
-}
 
-impl Slot {
-    pub(super) fn reject(&mut self, state: PluginState, stage: &str, message: String) {
+    /// Notes that another plugin has the name.
+    pub(super) fn collide(&mut self, message: String) {
         let version = self
             .definition()
             .map(|definition| definition.version.clone());
-        let mut error = LastError::plain(stage, message, version);
-        error.file = Some(self.entry_file());
-        self.failure = Some(Arc::new(Failure { state, error }));
+        let mut failure = Failure::plain(PluginState::Failed, "collision", message, version);
+        failure.error.file = Some(self.entry_file());
+        self.failure = Some(Arc::new(failure));
     }
 
     pub(super) fn entry_file(&self) -> String {

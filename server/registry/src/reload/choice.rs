@@ -1,0 +1,219 @@
+//! Who serves a name: what of several plugins wins, and what stays when the newest version does not come through.
+//!
+//! Each enabled place contends for the name that its newest version has. The later plugin path comes first, within one
+//! path the first file name. The first contender that can serve does; what serves already is dropped only when another
+//! one has taken its name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::activation::{Activation, Claims, Prepared};
+use super::slot::Slot;
+use super::{Builder, Key, LOADS_AT_ONCE};
+use crate::enabling::Selectable;
+use crate::generation::{Failure, Generation};
+
+/// The slots in the order in which they are preferred for one name.
+pub(super) fn by_preference(slots: &BTreeMap<Key, Slot>) -> impl Iterator<Item = (&Key, &Slot)> {
+    let mut ordered: Vec<(&Key, &Slot)> = slots.iter().collect();
+    ordered.sort_by(|(a, _), (b, _)| b.0.cmp(&a.0).then_with(|| a.cmp(b)));
+    ordered.into_iter()
+}
+
+impl Builder {
+    /// Marks which places are enabled.
+    pub(super) fn enable(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.warnings.clear();
+            slot.failure = None;
+            slot.enabled = slot
+                .selectable()
+                .is_some_and(|(definition, location, example)| {
+                    self.settings.selection.enables(Selectable {
+                        definition: &definition,
+                        location: &location,
+                        example,
+                    })
+                });
+        }
+    }
+
+    fn activation(&self) -> Activation<'_> {
+        Activation {
+            store: &self.store,
+            auto_migrate: self.settings.auto_migrate,
+        }
+    }
+
+    /// Checks every newest version that does not serve yet, and computes their forms, side by side.
+    pub(super) async fn prepare(
+        &mut self,
+        current: &Generation,
+    ) -> HashMap<Key, Result<Prepared, Failure>> {
+        self.enable();
+        let newest: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.enabled)
+            .filter_map(|(key, slot)| Some((key.clone(), slot.newest()?.clone())))
+            .collect();
+        if newest.is_empty() {
+            return HashMap::new();
+        }
+        let histories = self.store.histories().await;
+        if let Err(error) = &histories {
+            tracing::error!(
+                "Plugin registry: the migration histories cannot be read: {}",
+                error.detail()
+            );
+        }
+        let (activation, histories) = (self.activation(), &histories);
+        futures_util::stream::iter(newest)
+            .map(|(key, loaded)| async move {
+                let name = loaded.plugin.definition().name.as_str().to_owned();
+                let serving = current
+                    .entry(&name)
+                    .filter(|entry| entry.active.name() == name);
+                let history = histories
+                    .as_ref()
+                    .map(|histories| histories.get(&name).map(Vec::as_slice).unwrap_or_default());
+                let serving = serving.map(|entry| &*entry.active);
+                (key, activation.prepare(loaded, serving, history).await)
+            })
+            .buffer_unordered(LOADS_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Lets the contenders for each name serve in the order of preference, and migrates those that come through.
+    pub(super) async fn settle(
+        &mut self,
+        mut prepared: HashMap<Key, Result<Prepared, Failure>>,
+        number: u64,
+    ) {
+        let mut contenders: BTreeMap<String, Vec<Key>> = BTreeMap::new();
+        for (key, slot) in by_preference(&self.slots).filter(|(_, slot)| slot.enabled) {
+            if let Some(definition) = slot.definition() {
+                contenders
+                    .entry(definition.name.as_str().to_owned())
+                    .or_default()
+                    .push(key.clone());
+            }
+        }
+        let mut names: Vec<(String, Vec<Key>)> = contenders.into_iter().collect();
+        // What serves already claims its aliases and its table before what is new.
+        names.sort_by_key(|(name, keys)| !keys.iter().any(|key| self.serves(key, name)));
+        let mut claims = Claims::default();
+        let mut winners: Vec<Key> = Vec::new();
+        for (name, keys) in &names {
+            if let Some(winner) = self
+                .settle_name(name, keys, &mut prepared, &mut claims, number)
+                .await
+            {
+                self.tell_losers(name, keys, &winner);
+                winners.push(winner);
+            }
+        }
+        self.keep_or_drop(&winners, &mut claims);
+    }
+
+    /// Whether the version that serves from a place has this name.
+    fn serves(&self, key: &Key, name: &str) -> bool {
+        self.slots
+            .get(key)
+            .and_then(|slot| slot.active.as_ref())
+            .is_some_and(|active| active.name() == name)
+    }
+
+    async fn settle_name(
+        &mut self,
+        name: &str,
+        keys: &[Key],
+        prepared: &mut HashMap<Key, Result<Prepared, Failure>>,
+        claims: &mut Claims,
+        number: u64,
+    ) -> Option<Key> {
+        for key in keys {
+            let finished = match prepared.remove(key) {
+                Some(Ok(prepared)) => match claims.check(prepared.definition()) {
+                    Ok(()) => Some(self.activation().finish(prepared).await),
+                    Err(failure) => Some(Err(failure)),
+                },
+                Some(Err(failure)) => Some(Err(failure)),
+                None => None,
+            };
+            let slot = self.slots.get_mut(key)?;
+            match finished {
+                Some(Ok(active)) => {
+                    slot.active = Some(Arc::new(active));
+                    slot.since = number;
+                }
+                Some(Err(failure)) => slot.failure = Some(Arc::new(failure)),
+                None => {}
+            }
+            let serving = slot.active.as_ref().filter(|active| active.name() == name);
+            if let Some(active) = serving
+                && claims.check(active.definition()).is_ok()
+            {
+                claims.take(active.definition(), &slot.place.label());
+                return Some(key.clone());
+            }
+        }
+        None
+    }
+
+    /// Says on both sides why of several plugins of one name only one serves.
+    fn tell_losers(&mut self, name: &str, keys: &[Key], winner: &Key) {
+        let label = |slots: &BTreeMap<Key, Slot>, key: &Key| {
+            slots
+                .get(key)
+                .map(|slot| slot.place.label())
+                .unwrap_or_default()
+        };
+        let winner_label = label(&self.slots, winner);
+        for key in keys.iter().skip_while(|key| *key != winner).skip(1) {
+            let loser_label = label(&self.slots, key);
+            let Some(loser) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if key.0 == winner.0 {
+                loser.collide(format!(
+                    "expected a name that no other plugin of this path has, found \"{name}\", which {winner_label} has \
+                     (the first by file name serves; rename this one)"
+                ));
+                continue;
+            }
+            let warning = format!(
+                "{winner_label} takes the place of this plugin, because its path comes later"
+            );
+            loser.warnings.push(warning);
+            if key.0 != 0
+                && let Some(winner) = self.slots.get_mut(winner)
+            {
+                winner.warnings.push(format!(
+                    "takes the place of {loser_label}, whose path comes earlier"
+                ));
+            }
+        }
+    }
+
+    /// A place whose newest version failed keeps its last good one, under the name that one has, unless that is taken.
+    /// Everything else that did not win serves no longer.
+    fn keep_or_drop(&mut self, winners: &[Key], claims: &mut Claims) {
+        for (key, slot) in &mut self.slots {
+            if winners.contains(key) {
+                continue;
+            }
+            let failed = slot.failure.is_some() || slot.load_failure.is_some();
+            let kept = slot.active.take().filter(|active| {
+                slot.enabled && failed && claims.check(active.definition()).is_ok()
+            });
+            if let Some(active) = &kept {
+                claims.take(active.definition(), &slot.place.label());
+            }
+            slot.active = kept;
+        }
+    }
+}

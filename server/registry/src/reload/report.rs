@@ -1,0 +1,81 @@
+//! The log of a reload.
+
+use patchbay_plugin::platform::PluginState;
+
+use crate::generation::{Finding, Generation};
+
+/// Says what changed; the last line counts.
+pub(crate) fn log_generation(before: &Generation, now: &Generation) {
+    let known = |finding: &Finding| {
+        before.findings.iter().any(|old| {
+            old.place == finding.place
+                && old.state == finding.state
+                && old.since == finding.since
+                && old.failure.as_ref().map(|failure| &failure.error.message)
+                    == finding
+                        .failure
+                        .as_ref()
+                        .map(|failure| &failure.error.message)
+        })
+    };
+    for finding in now.findings.iter().filter(|finding| !known(finding)) {
+        let source = finding.place.label();
+        let name = finding
+            .definition
+            .as_ref()
+            .map_or("a plugin", |definition| definition.name.as_str());
+        match (&finding.failure, &finding.serving) {
+            (Some(failure), serving) => {
+                let rest = match serving {
+                    Some(active) => {
+                        format!("version {} keeps serving", active.definition().version)
+                    }
+                    None => "it does not serve".to_owned(),
+                };
+                for mistake in &failure.error.mistakes {
+                    tracing::error!("Plugin registry: {name}: {mistake}");
+                }
+                tracing::error!(
+                    "Plugin registry: {name} from {source} failed at {}; {rest}",
+                    failure.error.stage
+                );
+            }
+            (None, Some(active)) => {
+                let version = &active.definition().version;
+                tracing::info!("Plugin registry: {name} {version} from {source} is active");
+            }
+            (None, None) => tracing::debug!("Plugin registry: {name} from {source} is not enabled"),
+        }
+        for warning in &finding.warnings {
+            tracing::warn!("Plugin registry: {name} from {source}: {warning}");
+        }
+    }
+    for finding in &before.findings {
+        if !now.findings.iter().any(|new| new.place == finding.place) {
+            tracing::info!("Plugin registry: {} is gone", finding.place.label());
+        }
+    }
+    for problem in now
+        .problems
+        .iter()
+        .filter(|problem| !before.problems.contains(problem))
+    {
+        tracing::error!("Plugin registry: {problem}");
+    }
+    let count = |state| {
+        now.findings
+            .iter()
+            .filter(|finding| finding.state == state)
+            .count()
+    };
+    tracing::info!(
+        "Plugin registry: generation {}, {} plugins registered, {} failed, {} not enabled",
+        now.number,
+        now.entries.len(),
+        now.findings
+            .iter()
+            .filter(|finding| finding.failure.is_some())
+            .count(),
+        count(PluginState::Disabled),
+    );
+}

@@ -4,17 +4,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{Lua, Table, UserData, UserDataMethods, Value};
+use mlua::{Lua, LuaString, MetaMethod, Table, UserData, UserDataMethods, Value};
 use patchbay_plugin::Map;
 use patchbay_plugin::catalogue::{Catalogue, Environment};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::name::PlatformKey;
 use uuid::Uuid;
 
-use crate::api::raised;
+use crate::api::{raised, unknown};
 use crate::call::ConfigurationFilter;
 use crate::running::Running;
-use crate::values::{AnswerReader, Trail, freeze, into_lua, kind, map_into_lua};
+use crate::values::{AnswerReader, freeze, into_lua, kind, map_into_lua};
 
 /// How many rows `db:configurations` gives where the hook does not say, and at most.
 const ROWS: usize = 100;
@@ -37,18 +37,26 @@ pub(crate) fn is_not_configured(error: &mlua::Error) -> bool {
 /// The lists of options of one catalogue, as Lua holds them. They are read-only, so calls can share them.
 #[derive(Default)]
 pub(crate) struct OptionLists {
-    kept: RefCell<Option<(Arc<Catalogue>, Vec<(String, Table)>)>>,
+    kept: RefCell<Option<Kept>>,
+}
+
+struct Kept {
+    of: Arc<Catalogue>,
+    by_key: Vec<(String, Table)>,
 }
 
 impl OptionLists {
     fn of(&self, lua: &Lua, catalogue: &Arc<Catalogue>, key: &PlatformKey) -> mlua::Result<Table> {
         let mut kept = self.kept.borrow_mut();
-        let (of, lists) = kept.get_or_insert_with(|| (catalogue.clone(), Vec::new()));
-        if !Arc::ptr_eq(of, catalogue) {
-            *of = catalogue.clone();
-            lists.clear();
+        let kept = kept.get_or_insert_with(|| Kept {
+            of: catalogue.clone(),
+            by_key: Vec::new(),
+        });
+        if !Arc::ptr_eq(&kept.of, catalogue) {
+            kept.of = catalogue.clone();
+            kept.by_key.clear();
         }
-        if let Some((_, list)) = lists.iter().find(|(name, _)| name == key.as_str()) {
+        if let Some((_, list)) = kept.by_key.iter().find(|(name, _)| name == key.as_str()) {
             return Ok(list.clone());
         }
         let options = catalogue
@@ -65,8 +73,8 @@ impl OptionLists {
         }
         list.set_readonly(true);
         // A hook may ask for any key; only a few are worth keeping.
-        if lists.len() < 16 {
-            lists.push((key.to_string(), list.clone()));
+        if kept.by_key.len() < 16 {
+            kept.by_key.push((key.to_string(), list.clone()));
         }
         Ok(list)
     }
@@ -232,6 +240,15 @@ impl Db {
     }
 }
 
+/// What `db` can be asked.
+const METHODS: &[&str] = &[
+    "platform_options",
+    "environments",
+    "platform_configuration",
+    "service_configuration",
+    "configurations",
+];
+
 impl UserData for Db {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method("platform_options", |lua, db, key: Option<String>| {
@@ -243,6 +260,9 @@ impl UserData for Db {
         });
         methods.add_method("service_configuration", |lua, db, environment: Value| {
             db.service_configuration(lua, &environment)
+        });
+        methods.add_meta_method(MetaMethod::Index, |_, _, name: LuaString| {
+            Err::<Value, _>(unknown("db", &name.to_string_lossy(), METHODS))
         });
         methods.add_async_method("configurations", |lua, db, asked: Option<Table>| {
             // All but the wait happens before the future is made, in the coroutine that asks.

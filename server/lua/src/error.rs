@@ -97,11 +97,6 @@ impl Report {
         self.hook = hook;
         self
     }
-
-    pub(crate) fn with_help(mut self, help: impl Into<String>) -> Report {
-        self.help = Some(help.into());
-        self
-    }
 }
 
 impl fmt::Display for Report {

@@ -116,12 +116,9 @@ fn is_own_chunk(chunk: &str) -> bool {
 /// The innermost line of a stack that is in one of the plugin's files.
 fn first_place(stack: &str, source: &Source) -> Option<(String, u32)> {
     stack.lines().find_map(|frame| {
-        let frame = frame.trim();
-        let (place, _) = frame.split_once(' ').unwrap_or((frame, ""));
-        let (chunk, line) = match place.rsplit_once(':') {
-            Some((chunk, line)) => (chunk, line.parse().ok()?),
-            None => return None,
-        };
+        let (place, _) = frame.trim().split_once(": in ")?;
+        let (chunk, line) = place.rsplit_once(':')?;
+        let line = line.parse().ok()?;
         source.has_chunk(chunk).then(|| (chunk.to_owned(), line))
     })
 }

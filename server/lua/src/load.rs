@@ -66,9 +66,6 @@ pub(crate) fn check_source(source: &Source) -> Result<(), Report> {
     }
 }
 
-/// What became of a VM that was built for a load.
-pub(crate) type Opened = (Option<Rc<Vm>>, Result<Loaded, Vec<Unplaced>>);
-
 /// Builds a VM, or says why the plugin's main file cannot be compiled.
 pub(crate) fn build(
     source: &Arc<Source>,

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use mlua::{Function, IntoLuaMulti, Lua, Table, UserData, UserDataMethods, Value};
+use mlua::{
+    Function, IntoLuaMulti, Lua, LuaString, MetaMethod, Table, UserData, UserDataMethods, Value,
+};
 use patchbay_plugin::migration::{Migration, Operation, read_operations};
 use patchbay_plugin::name::{MigrationId, nearest};
 use patchbay_plugin::term::{Mistake, Mistakes, Path, Term};
 
-use crate::api::raised;
+use crate::api::{raised, unknown};
 use crate::error::{Report, Stage};
 use crate::explain::explain;
 use crate::load::Unplaced;
@@ -25,6 +27,8 @@ const MAX_OPERATIONS: usize = 1000;
 /// The written migrations that were found, or what is wrong with them.
 pub(crate) struct Found {
     pub(crate) migrations: Vec<Migration>,
+    /// The ids so far, also of migrations that are wrong.
+    ids: Vec<MigrationId>,
     pub(crate) mistakes: Vec<Unplaced>,
 }
 
@@ -45,6 +49,7 @@ pub(crate) async fn read_migrations(
 ) -> Result<Found, Stop> {
     let mut found = Found {
         migrations: Vec::new(),
+        ids: Vec::new(),
         mistakes: Vec::new(),
     };
     for file in source.files.keys() {
@@ -192,7 +197,7 @@ async fn read_one(
     found: &mut Found,
 ) -> Result<(), Stop> {
     let mut mistakes = Mistakes::default();
-    if found.migrations.iter().any(|other| other.id == id) {
+    if found.ids.contains(&id) {
         mistakes.add_with_help(
             origin.path.clone(),
             "each migration's id once",
@@ -200,6 +205,7 @@ async fn read_one(
             "number it after the others",
         );
     }
+    found.ids.push(id.clone());
     let steps = steps_of(returned, origin, &mut mistakes);
     let wrong = !mistakes.is_empty();
     found
@@ -210,10 +216,9 @@ async fn read_one(
     };
     let up = record(vm, running, source, origin, "up", &up, found).await?;
     let down = match down {
-        Some(down) => match record(vm, running, source, origin, "down", &down, found).await? {
-            Some(down) => Some(Some(down)),
-            None => None,
-        },
+        Some(down) => record(vm, running, source, origin, "down", &down, found)
+            .await?
+            .map(Some),
         None => Some(None),
     };
     if let (Some(up), Some(down), false) = (up, down, wrong) {
@@ -442,6 +447,19 @@ impl Recorder {
     }
 }
 
+/// What can be recorded.
+const METHODS: &[&str] = &[
+    "create_table",
+    "drop_table",
+    "add_column",
+    "rename_column",
+    "drop_column",
+    "alter_column",
+    "create_index",
+    "drop_index",
+    "update",
+];
+
 impl UserData for Recorder {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method(
@@ -498,6 +516,9 @@ impl UserData for Recorder {
         );
         methods.add_method("drop_index", |lua, m, (table, name): (Value, Value)| {
             m.record(lua, "drop_index", &[("table", table), ("name", name)], None)
+        });
+        methods.add_meta_method(MetaMethod::Index, |_, _, name: LuaString| {
+            Err::<Value, _>(unknown("m", &name.to_string_lossy(), METHODS))
         });
         methods.add_method("update", |lua, m, (table, change): (Value, Value)| {
             m.record(lua, "update", &[("table", table)], Some(change))

@@ -30,6 +30,9 @@ const RUNNING: usize = 64;
 /// How many calls an owner finishes before other plugins of its thread get a turn.
 const TURN: usize = 32;
 
+/// How many answers are sent together while more calls wait: waking whoever asked costs as much as a small hook.
+const BATCH: usize = 4;
+
 /// What became of one call.
 struct Ended {
     call: Arc<Call>,
@@ -59,11 +62,14 @@ pub(crate) async fn own(shared: Arc<Shared>, owner: u64, local: Rc<Local>) {
         local,
         vm: None,
         running: FuturesUnordered::new(),
+        answers: Vec::with_capacity(BATCH),
         alone: false,
+        used_vm: false,
         used: Instant::now(),
         idle: None,
     };
     poll_fn(|context| state.poll(context)).await;
+    state.flush();
     state.drop_vm();
 }
 
@@ -74,8 +80,12 @@ struct Owner {
     log: Rc<PluginLog>,
     vm: Option<Rc<Vm>>,
     running: FuturesUnordered<LocalBoxFuture<'static, Ended>>,
+    /// Answers that are ready to be sent.
+    answers: Vec<(Arc<Call>, Reply)>,
     /// Whether the call that runs must have the VM for itself.
     alone: bool,
+    /// Whether a call has ended on this VM.
+    used_vm: bool,
     used: Instant,
     idle: Option<LocalBoxFuture<'static, ()>>,
 }
@@ -100,14 +110,24 @@ impl Owner {
             }
             finished += 1;
             if finished >= TURN {
+                self.flush();
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
+        self.flush();
         if self.running.is_empty() {
             self.rest(context);
         }
         Poll::Pending
+    }
+
+    /// Sends the answers that are ready. Until then their calls count as running, so that none is lost with its thread.
+    fn flush(&mut self) {
+        for (call, reply) in self.answers.drain(..) {
+            self.shared.done(self.owner, &call);
+            call.answer(reply);
+        }
     }
 
     /// Drops the VM once it has been idle long enough, or at once when too many are kept.
@@ -134,6 +154,7 @@ impl Owner {
 
     fn drop_vm(&mut self) {
         self.running.clear();
+        self.used_vm = false;
         if self.vm.take().is_some() {
             self.local.vm_dropped();
         }
@@ -141,6 +162,10 @@ impl Owner {
 
     fn start(&mut self, call: Arc<Call>) {
         self.alone = call.alone.load(Ordering::Relaxed);
+        if self.alone && self.used_vm {
+            // Whatever it runs into then is its own.
+            self.drop_vm();
+        }
         let vm = match &self.vm {
             Some(vm) => vm.clone(),
             None => {
@@ -175,19 +200,23 @@ impl Owner {
     }
 
     fn end(&mut self, ended: Ended) {
-        let Ended { call, outcome } = ended;
         self.alone = false;
         self.used = Instant::now();
+        let Ended { call, outcome } = ended;
         match outcome {
             Outcome::Answer(reply) => {
-                self.shared.done(self.owner, &call);
-                call.answer(reply);
+                self.used_vm = true;
+                self.answers.push((call, reply));
+                if self.answers.len() >= BATCH {
+                    self.flush();
+                }
             }
             Outcome::Spoilt(spoilt) => {
-                let shared_vm = !self.running.is_empty();
+                self.flush();
+                let others = !self.running.is_empty() || self.used_vm;
                 self.drop_vm();
-                if spoilt.doubtful && shared_vm {
-                    // Who is to blame shows when each runs alone.
+                if spoilt.doubtful && others && !call.alone.load(Ordering::Relaxed) {
+                    // Another call, or the garbage of one, may have taken the memory. It shows when each runs alone.
                     self.shared.retry_running(self.owner);
                     return;
                 }

@@ -11,7 +11,7 @@ use patchbay_plugin::term::Mistake;
 use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
 use crate::error::{FieldError, HookError, NormalizeError, UrlError};
 use crate::hooks::Link;
-use crate::positions::place_answer;
+use crate::positions::{Places, place_answer};
 use crate::queue::{Refused, Reply, Request, Shared};
 use crate::sandbox::Threads;
 use crate::vm::Facts;
@@ -27,6 +27,7 @@ pub struct Plugin {
 struct Inner {
     shared: Arc<Shared>,
     libs: OnceLock<BTreeSet<String>>,
+    places: Places,
     /// Keeps the Lua threads running.
     _threads: Arc<Threads>,
 }
@@ -43,6 +44,7 @@ impl Plugin {
             inner: Arc::new(Inner {
                 shared,
                 libs: OnceLock::new(),
+                places: Places::default(),
                 _threads: threads,
             }),
         }
@@ -178,7 +180,15 @@ impl Plugin {
     }
 
     async fn nonsense(&self, hook: &'static str, mistakes: Vec<Mistake>) -> HookError {
-        HookError::Nonsense(place_answer(hook, mistakes, &self.inner.shared.source).await)
+        HookError::Nonsense(
+            place_answer(
+                hook,
+                mistakes,
+                &self.inner.shared.source,
+                &self.inner.places,
+            )
+            .await,
+        )
     }
 }
 

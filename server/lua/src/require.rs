@@ -129,8 +129,7 @@ impl Modules {
     ) -> mlua::Result<(bool, Value, Option<String>)> {
         let running = slot
             .current()
-            .filter(|running| running.loading.get())
-            .ok_or_else(|| raised("require works only at the top level of a file, not inside a hook or a migration"))?;
+            .ok_or_else(|| raised("require works only while a plugin's files run"))?;
         let name = name
             .to_str()
             .map_err(|_| raised("require takes a name in UTF-8"))?;

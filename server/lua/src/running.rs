@@ -7,12 +7,13 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mlua::{Lua, Value, VmState};
+use mlua::{Lua, Table, Value, VmState};
 use patchbay_plugin::catalogue::Catalogue;
 
 use crate::call::{CatalogueReader, Reads};
+use crate::clock;
 use crate::limits::Limits;
 
 /// Which limit a call ran into.
@@ -43,13 +44,22 @@ pub(crate) struct Running {
     pub(crate) over: Cell<Option<Over>>,
     /// Where it was when it ran into that.
     place: RefCell<Option<(String, u32)>>,
-    /// The modules it has required, in order; each call has its own.
+    /// The modules that a load has required, in order.
     pub(crate) modules: RefCell<Vec<(String, Module)>>,
+    /// The modules that a call has required; each call has its own.
+    own_modules: RefCell<Option<Table>>,
     /// The coroutine in which the hook runs. Only there may the interrupt yield.
     thread: Cell<*const c_void>,
     spent: Cell<Duration>,
     limit: Cell<Duration>,
-    since: Cell<Instant>,
+    /// When the poll began, by the coarse clock.
+    since: Cell<Duration>,
+    /// What the poll had taken when the thread's own clock was first read, and what that clock said. Short calls never
+    /// read it.
+    own_clock: Cell<Option<(Duration, Duration)>>,
+    /// What the poll must have taken before the deadline is looked at again.
+    look_at: Cell<Duration>,
+    polls: Cell<u32>,
 }
 
 /// A required module.
@@ -76,10 +86,14 @@ impl Running {
             over: Cell::new(None),
             place: RefCell::new(None),
             modules: RefCell::default(),
+            own_modules: RefCell::default(),
             thread: Cell::new(std::ptr::null()),
             spent: Cell::new(Duration::ZERO),
             limit: Cell::new(limits.load_deadline),
-            since: Cell::new(Instant::now()),
+            since: Cell::new(clock::coarse()),
+            own_clock: Cell::new(None),
+            look_at: Cell::new(Duration::ZERO),
+            polls: Cell::new(0),
         })
     }
 
@@ -90,6 +104,16 @@ impl Running {
         reads.catalogue = true;
         self.reads.set(reads);
         Some(self.catalogue.get_or_init(|| reader.catalogue()))
+    }
+
+    /// The table of the call's modules.
+    pub(crate) fn own_modules(&self, lua: &Lua) -> mlua::Result<Table> {
+        if let Some(modules) = self.own_modules.borrow().as_ref() {
+            return Ok(modules.clone());
+        }
+        let modules = lua.create_table()?;
+        *self.own_modules.borrow_mut() = Some(modules.clone());
+        Ok(modules)
     }
 
     /// Names the coroutine in which the hook runs.
@@ -110,8 +134,48 @@ impl Running {
     /// The top level is done: from here on the hook's own deadline counts.
     pub(crate) fn loaded(&self, limits: &Limits) {
         self.loading.set(false);
-        let spent = self.spent.get() + self.since.get().elapsed();
-        self.limit.set(spent + limits.deadline);
+        let polled = clock::coarse().saturating_sub(self.since.get());
+        self.limit
+            .set(self.spent.get() + self.run_in_poll(polled) + limits.deadline);
+        self.look_at.set(Duration::ZERO);
+    }
+
+    /// A poll begins.
+    fn resume(&self) {
+        self.since.set(clock::coarse());
+        self.look_at.set(Duration::ZERO);
+        self.own_clock.set(match self.polls.get() {
+            0 => None,
+            _ => Some((Duration::ZERO, clock::thread())),
+        });
+        self.polls.set(self.polls.get().saturating_add(1));
+    }
+
+    /// The poll ends.
+    fn pause(&self) {
+        let polled = clock::coarse().saturating_sub(self.since.get());
+        self.spent.set(self.spent.get() + self.run_in_poll(polled));
+    }
+
+    /// What the poll has run, of the time it has taken.
+    fn run_in_poll(&self, polled: Duration) -> Duration {
+        match self.own_clock.get() {
+            Some((before, clock)) => before + clock::thread().saturating_sub(clock),
+            None => polled,
+        }
+    }
+
+    /// Whether the call has run longer than it may. `polled` is what this poll has taken.
+    fn is_late(&self, polled: Duration) -> bool {
+        if polled < self.look_at.get() {
+            return false;
+        }
+        let spent = self.spent.get() + self.run_in_poll(polled);
+        let limit = self.limit.get();
+        // No thread runs faster than the clock goes, so before this there is nothing to see.
+        self.look_at
+            .set(polled + limit.saturating_sub(spent).max(Duration::from_millis(1)));
+        spent > limit
     }
 
     /// Ends the call for everything that is bound to it.
@@ -119,6 +183,7 @@ impl Running {
         self.ended.set(true);
         // The modules hold on to the VM's values, and closures in the VM hold on to this.
         self.modules.borrow_mut().clear();
+        self.own_modules.borrow_mut().take();
     }
 }
 
@@ -146,13 +211,11 @@ impl Slot {
 
     /// Does a piece of a call's work: names it as the one that runs, and counts its time.
     pub(crate) fn run<T>(&self, running: &Rc<Running>, work: impl FnOnce() -> T) -> T {
-        running.since.set(Instant::now());
+        running.resume();
         let before = self.current.borrow_mut().replace(running.clone());
         let done = work();
         *self.current.borrow_mut() = before;
-        running
-            .spent
-            .set(running.spent.get() + running.since.get().elapsed());
+        running.pause();
         done
     }
 
@@ -163,19 +226,33 @@ impl Slot {
         }
     }
 
+    /// Lends the call that is running.
+    pub(crate) fn with_current<T>(&self, use_it: impl FnOnce(Option<&Running>) -> T) -> T {
+        use_it(self.current.borrow().as_deref())
+    }
+
     /// What every loop iteration, call and return of Lua code passes through.
     pub(crate) fn interrupt(&self, lua: &Lua) -> mlua::Result<VmState> {
         let current = self.current.borrow();
         let Some(running) = current.as_ref() else {
             return Ok(VmState::Continue);
         };
-        let polled = running.since.get().elapsed();
-        if running.over.get().is_some() || running.spent.get() + polled > running.limit.get() {
-            let over = if running.loading.get() {
-                Over::Load
-            } else {
-                Over::Deadline
-            };
+        let polled = clock::coarse().saturating_sub(running.since.get());
+        let sliced = polled > self.limits.slice;
+        if sliced && running.own_clock.get().is_none() {
+            running.own_clock.set(Some((polled, clock::thread())));
+        }
+        let over = if running.is_late(polled) {
+            Some(match running.loading.get() {
+                true => Over::Load,
+                false => Over::Deadline,
+            })
+        } else if polled > self.limits.wall {
+            Some(Over::Wall)
+        } else {
+            running.over.get()
+        };
+        if let Some(over) = over {
             if running.over.get().is_none() {
                 running.over.set(Some(over));
                 *running.place.borrow_mut() = place_of(lua);
@@ -191,11 +268,11 @@ impl Slot {
             lua.gc_collect()?;
             let live = lua.used_memory();
             let room = self.limits.memory.saturating_sub(live);
-            let step = (room / 2).max(self.limits.memory / 64);
+            let step = (room / 2).max(self.limits.memory / 16);
             self.collect_at
                 .set((live + step).max(self.limits.memory / 2));
         }
-        if polled > self.limits.slice && running.is_in_own_thread(lua) {
+        if sliced && running.is_in_own_thread(lua) {
             return Ok(VmState::Yield);
         }
         Ok(VmState::Continue)

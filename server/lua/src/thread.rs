@@ -62,14 +62,6 @@ impl LuaThread {
         let _ = self.orders.send(Order::Own(shared.clone(), owner));
     }
 
-    /// How many plugins live here.
-    pub(crate) fn load(&self) -> usize {
-        lock(&self.plugins)
-            .iter()
-            .filter(|plugin| plugin.strong_count() > 0)
-            .count()
-    }
-
     /// The plugins that live here, to be moved.
     pub(crate) fn take_plugins(&self) -> Vec<Arc<Shared>> {
         std::mem::take(&mut *lock(&self.plugins))

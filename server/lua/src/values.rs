@@ -138,27 +138,21 @@ impl AnswerReader {
             Value::Function(_) => Term::Function,
             Value::LightUserData(pointer) if pointer.0.is_null() => Term::Null,
             Value::Table(table) => {
-                let Some(shape) = self.enter(table, trail) else {
+                let Some(length) = self.open(table, trail) else {
                     return Term::Nil;
                 };
-                let term = match shape {
-                    Shape::List(items) => Term::List(
-                        items
-                            .iter()
-                            .enumerate()
-                            .map(|(place, item)| self.term(item, &trail.index(place + 1)))
-                            .collect(),
-                    ),
-                    Shape::Table(entries) => {
-                        let mut read = Vec::with_capacity(entries.len());
-                        for (key, value) in &entries {
-                            if let Some(key) = self.text(key, trail) {
-                                let term = self.term(value, &trail.key(&key));
-                                read.push((key, term));
-                            }
-                        }
-                        read.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-                        Term::Table(read)
+                let before = (self.nodes, self.bytes, self.mistakes.len());
+                let read = if length == 0 {
+                    self.entries(table, trail)
+                } else {
+                    self.items(table, length, trail)
+                };
+                let term = match read {
+                    Some(term) => term,
+                    None => {
+                        (self.nodes, self.bytes) = (before.0, before.1);
+                        self.mistakes.truncate(before.2);
+                        self.irregular(table, length, trail)
                     }
                 };
                 self.open.pop();
@@ -332,8 +326,9 @@ impl AnswerReader {
         }
     }
 
-    /// Opens a table and tells list from table. The caller pops `open` when it is done with it.
-    fn enter(&mut self, table: &Table, trail: &Trail<'_>) -> Option<Shape> {
+    /// Goes into a table and gives the length of its list; none when that is not possible. The caller pops `open` when it
+    /// is done with it.
+    fn open(&mut self, table: &Table, trail: &Trail<'_>) -> Option<usize> {
         let pointer = table.to_pointer();
         if self.open.contains(&pointer) {
             self.mistake(trail, "plain data", "a table that contains itself");
@@ -348,11 +343,97 @@ impl AnswerReader {
             return None;
         }
         let length = table.raw_len();
-        if length > MAX_NODES - self.nodes.min(MAX_NODES) {
+        if length > MAX_NODES.saturating_sub(self.nodes) {
             self.nodes = MAX_NODES;
             self.count(trail);
             return None;
         }
+        self.open.push(pointer);
+        Some(length)
+    }
+
+    /// A table that looks like one with text keys; none when it is not.
+    fn entries(&mut self, table: &Table, trail: &Trail<'_>) -> Option<Term> {
+        let mut entries: Vec<(String, Term)> = Vec::with_capacity(8);
+        let walked = table.for_each(|key: String, value: Value| {
+            // A number would come as its digits.
+            if key.as_bytes().contains(&0) || is_number_in_disguise(table, &key)? {
+                return Err(mlua::Error::StackError);
+            }
+            self.bytes += key.len();
+            let term = self.term(&value, &trail.key(&key));
+            entries.push((key, term));
+            if self.full {
+                return Err(mlua::Error::StackError);
+            }
+            Ok(())
+        });
+        if walked.is_err() && !self.full {
+            return None;
+        }
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Some(if entries.is_empty() {
+            Term::List(Vec::new())
+        } else {
+            Term::Table(entries)
+        })
+    }
+
+    /// A table that looks like a list whose items lie in order; none when it is not.
+    fn items(&mut self, table: &Table, length: usize, trail: &Trail<'_>) -> Option<Term> {
+        let mut items: Vec<Term> = Vec::with_capacity(length);
+        let walked = table.for_each(|key: Value, value: Value| {
+            let place = items.len() + 1;
+            let next = match key {
+                Value::Integer(key) => key == place as i64,
+                Value::Number(key) => key == place as f64,
+                _ => false,
+            };
+            if !next || self.full {
+                return Err(mlua::Error::StackError);
+            }
+            items.push(self.term(&value, &trail.index(place)));
+            Ok(())
+        });
+        (walked.is_ok() || self.full).then_some(Term::List(items))
+    }
+
+    /// A table that is neither at first sight.
+    fn irregular(&mut self, table: &Table, length: usize, trail: &Trail<'_>) -> Term {
+        match self.shape(table, length, trail) {
+            None => Term::Nil,
+            Some(Shape::List(items)) => Term::List(
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(place, item)| self.term(item, &trail.index(place + 1)))
+                    .collect(),
+            ),
+            Some(Shape::Table(entries)) => {
+                let mut read = Vec::with_capacity(entries.len());
+                for (key, value) in &entries {
+                    if let Some(key) = self.text(key, trail) {
+                        let term = self.term(value, &trail.key(&key));
+                        read.push((key, term));
+                    }
+                }
+                read.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+                Term::Table(read)
+            }
+        }
+    }
+
+    /// Opens a table and tells list from table. The caller pops `open` when it is done with it.
+    fn enter(&mut self, table: &Table, trail: &Trail<'_>) -> Option<Shape> {
+        let length = self.open(table, trail)?;
+        let shape = self.shape(table, length, trail);
+        if shape.is_none() {
+            self.open.pop();
+        }
+        shape
+    }
+
+    fn shape(&mut self, table: &Table, length: usize, trail: &Trail<'_>) -> Option<Shape> {
         let mut items: Vec<Value> = Vec::with_capacity(length);
         let mut entries: Vec<(mlua::LuaString, Value)> = Vec::new();
         let mut strange = None;
@@ -399,7 +480,6 @@ impl AnswerReader {
             );
             return None;
         }
-        self.open.push(pointer);
         Some(if entries.is_empty() {
             Shape::List(items)
         } else {
@@ -441,6 +521,16 @@ impl AnswerReader {
             .map(|place| table.raw_get(place).ok())
             .collect()
     }
+}
+
+/// Whether a key that came as text is a number in the table.
+fn is_number_in_disguise(table: &Table, key: &str) -> mlua::Result<bool> {
+    // Numbers begin with a digit or a sign, or are `inf` and `nan`.
+    let first = key.as_bytes().first().copied().unwrap_or(b'x');
+    if first.is_ascii_lowercase() && !matches!(first, b'i' | b'n') {
+        return Ok(false);
+    }
+    Ok(key.parse::<f64>().is_ok() && table.raw_get::<Value>(key)?.is_nil())
 }
 
 fn shown_key(key: &Value) -> String {

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mlua::state::{GcIncParams, GcMode};
 use mlua::{
-    Function, IntoLua, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, Value,
+    Function, IntoLuaMulti, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Thread, Value,
 };
 use patchbay_plugin::Map;
 use patchbay_plugin::definition::Definition;
@@ -36,6 +37,7 @@ pub(crate) struct Vm {
     pub(crate) api: HostApi,
     pub(crate) limits: Limits,
     main: Function,
+    hook_names: RefCell<Vec<(&'static str, LuaString)>>,
     threads: RefCell<Vec<Thread>>,
     lists: Rc<OptionLists>,
     settings: RefCell<Option<Table>>,
@@ -82,6 +84,9 @@ impl Vm {
             | StdLib::MATH;
         let lua = Lua::new_with(libs, LuaOptions::default())?;
         lua.set_memory_limit(limits.memory)?;
+        // The heap of a plugin is small, and marking it is most of what collecting costs: so the garbage may grow a bit
+        // times of it before it is collected. The interrupt sees to the limit.
+        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(250)));
         let slot = Slot::new(limits.clone());
         let modules = Modules::new(source.clone());
         let api = api::install(&lua, &slot, &modules, log)?;
@@ -95,6 +100,7 @@ impl Vm {
             api,
             limits: limits.clone(),
             main,
+            hook_names: RefCell::default(),
             threads: RefCell::default(),
             lists: Rc::default(),
             settings: RefCell::default(),
@@ -110,12 +116,23 @@ impl Vm {
     ) -> Result<(Value, Value), Stop> {
         let result = async {
             let mut all = arguments.into_lua_multi(&self.lua)?;
-            all.push_front(hook.into_lua(&self.lua)?);
+            all.push_front(self.hook_name(hook)?);
             all.push_front(Value::Function(self.main.clone()));
             self.run(running, &self.api.run, all).await
         }
         .await;
         result.map_err(|error| Stop::of(error, running))
+    }
+
+    /// The name of a hook as Lua holds it.
+    fn hook_name(&self, hook: &'static str) -> mlua::Result<Value> {
+        let mut names = self.hook_names.borrow_mut();
+        if let Some((_, name)) = names.iter().find(|(known, _)| *known == hook) {
+            return Ok(Value::String(name.clone()));
+        }
+        let name = self.lua.create_string(hook)?;
+        names.push((hook, name.clone()));
+        Ok(Value::String(name))
     }
 
     /// Runs the plugin's files alone, for its definition.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use mlua::{Function, Lua, LuaString, Table, Value, Variadic};
+use patchbay_plugin::name::nearest;
 use patchbay_plugin::template::{Template, text_of};
 
 use super::arrange;
@@ -33,6 +34,8 @@ pub(crate) fn install(
     host.raw_set("null", Value::NULL)?;
     host.raw_set("log", log_function(lua, slot, log)?)?;
     host.raw_set("loaded", loaded_function(lua, slot)?)?;
+    host.raw_set("modules", modules_function(lua, slot)?)?;
+    host.raw_set("freeze", lua.create_function(freeze)?)?;
     let (resolve, provide) = modules.functions(lua, slot)?;
     host.raw_set("resolve", resolve)?;
     host.raw_set("provide", provide)?;
@@ -41,6 +44,7 @@ pub(crate) fn install(
         .load(include_str!("host.luau"))
         .set_name("=[patchbay]")
         .set_mode(mlua::chunk::ChunkMode::Text)
+        .set_compiler(mlua::chunk::Compiler::new().set_optimization_level(2))
         .call(host)?;
     let api: Table = built.raw_get("api")?;
     let globals_meta: Table = built.raw_get("globals_meta")?;
@@ -51,7 +55,7 @@ pub(crate) fn install(
     rust.raw_set("patchbay.null", Value::NULL)?;
     rust.raw_set("patchbay.version", env!("CARGO_PKG_VERSION"))?;
     rust.raw_set("_G", lua.globals())?;
-    arrange(lua, &api, &rust)?;
+    arrange(lua, &api, &rust, name_the_unknown)?;
 
     // Methods of texts, `text:rep(3)`, go through the string metatable, which still has Luau's own table.
     if let Some(texts) = lua.type_metatable::<LuaString>() {
@@ -93,6 +97,28 @@ fn loaded_function(lua: &Lua, slot: &Rc<Slot>) -> mlua::Result<Function> {
         slot.loaded();
         Ok(())
     })
+}
+
+/// The modules of the running call, by the name they are required by; none while a plugin is loaded.
+fn modules_function(lua: &Lua, slot: &Rc<Slot>) -> mlua::Result<Function> {
+    let slot = slot.clone();
+    lua.create_function(move |lua, ()| {
+        slot.with_current(|running| {
+            let running = running.filter(|running| running.loading.get()).ok_or_else(|| {
+                raised("require works only at the top level of a file, not inside a hook or a migration")
+            })?;
+            match running.hook {
+                None => Ok(None),
+                Some(_) => running.own_modules(lua).map(Some),
+            }
+        })
+    })
+}
+
+/// Makes one table read-only, whatever its metatable.
+fn freeze(_: &Lua, table: Table) -> mlua::Result<()> {
+    table.set_readonly(true);
+    Ok(())
 }
 
 /// `patchbay.fill(template, values, more?)`
@@ -168,4 +194,43 @@ fn url_encode(_: &Lua, arguments: Variadic<Value>) -> mlua::Result<String> {
 /// An error for the plugin's author.
 pub(crate) fn raised(message: impl Into<String>) -> mlua::Error {
     mlua::Error::RuntimeError(message.into())
+}
+
+/// The error of a name that an object of the API does not have.
+pub(crate) fn unknown(object: &str, name: &str, known: &[&str]) -> mlua::Error {
+    raised(match nearest(name, known.iter().copied()) {
+        Some(near) => format!("{object} has no \"{name}\" (did you mean \"{near}\"?)"),
+        None => format!("{object} has no \"{name}\"; it has {}", known.join(", ")),
+    })
+}
+
+/// Lets the tables of `patchbay` say what they have when they are asked for what they have not.
+fn name_the_unknown(lua: &Lua) -> mlua::Result<()> {
+    let patchbay: Table = lua.globals().raw_get("patchbay")?;
+    for part in ["", "field", "ui", "column", "log"] {
+        let (table, object) = match part {
+            "" => (patchbay.clone(), "patchbay".to_owned()),
+            part => (patchbay.raw_get::<Table>(part)?, format!("patchbay.{part}")),
+        };
+        let mut known: Vec<String> = Vec::new();
+        table.for_each(|name: String, _: Value| {
+            known.push(name);
+            Ok(())
+        })?;
+        known.sort();
+        let index = lua.create_function(move |_, (_, name): (Value, Value)| {
+            let name = match name {
+                Value::String(name) => name.to_string_lossy(),
+                other => kind(&other).to_owned(),
+            };
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            Err::<Value, _>(unknown(&object, &name, &known))
+        })?;
+        let meta = lua.create_table()?;
+        meta.raw_set("__index", index)?;
+        meta.raw_set("__metatable", "locked")?;
+        meta.set_readonly(true);
+        table.set_metatable(Some(meta))?;
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ mod host;
 
 use mlua::{Lua, Table, Value};
 
-pub(crate) use host::{HostApi, install, raised};
+pub(crate) use host::{HostApi, install, raised, unknown};
 
 /// One name that a plugin can reach.
 #[derive(Clone, Copy, Debug)]
@@ -409,8 +409,13 @@ pub const API: &[Entry] = &[
 ];
 
 /// Puts exactly the list into `globals`: what Luau brings besides is removed, what it lacks comes from `luau` and
-/// `rust`. Every table is read-only afterwards.
-fn arrange(lua: &Lua, luau: &Table, rust: &Table) -> mlua::Result<()> {
+/// `rust`. Every table is read-only afterwards; `finish` may still change them.
+fn arrange(
+    lua: &Lua,
+    luau: &Table,
+    rust: &Table,
+    finish: impl FnOnce(&Lua) -> mlua::Result<()>,
+) -> mlua::Result<()> {
     let globals = lua.globals();
     let natives = lua.create_table()?;
     let mut names: Vec<Value> = Vec::new();
@@ -457,6 +462,7 @@ fn arrange(lua: &Lua, luau: &Table, rust: &Table) -> mlua::Result<()> {
         }
         holder.raw_set(leaf, value)?;
     }
+    finish(lua)?;
     for table in tables {
         table.set_readonly(true);
     }

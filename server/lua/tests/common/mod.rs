@@ -1,6 +1,10 @@
 //! What the tests of the sandbox share: a source in memory, a catalogue, a sandbox with short limits.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +29,7 @@ use uuid::Uuid;
 /// Limits under which a hostile script is stopped soon.
 pub fn short() -> Limits {
     Limits {
-        deadline: Duration::from_millis(40),
+        deadline: Duration::from_millis(80),
         load_deadline: Duration::from_millis(200),
         wall: Duration::from_millis(1500),
         memory: 8 * 1024 * 1024,

@@ -30,7 +30,14 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
             LEVELS.join(", ")
         );
     }
-    EnvFilter::try_new(text).with_context(|| format!("`log`: {text:?} is no filter"))
+    // Two libraries tell of every step that they take; what matters of it we say ourselves.
+    let quieted = [("refinery_core", "warn"), ("notify", "error")]
+        .iter()
+        .filter(|(part, _)| !text.contains(part))
+        .fold(text.to_owned(), |text, (part, level)| {
+            format!("{text},{part}={level}")
+        });
+    EnvFilter::try_new(quieted).with_context(|| format!("`log`: {text:?} is no filter"))
 }
 
 /// Starts the log. What is logged is written by a thread of its own, until the guard is dropped.

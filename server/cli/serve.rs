@@ -43,8 +43,8 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
-    let store = Store::open(settings.store(true)?).await?;
     let catalogue = embedded::catalogue(settings.catalogue.as_deref())?;
+    let store = Store::open(settings.store(true)?).await?;
     store.apply_catalogue_if_empty(&catalogue).await?;
     let sandbox = Sandbox::new(settings.limits());
     let registry = Registry::start(

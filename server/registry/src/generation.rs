@@ -70,7 +70,7 @@ pub(crate) struct Failure {
     /// The state it has when no older version serves.
     pub(crate) state: PluginState,
     /// The reason.
-    pub(crate) error: LastError,
+    pub(crate) error: Box<LastError>,
     /// Whether it may pass by itself, as when the database is locked, so that it is worth another try.
     pub(crate) passing: bool,
 }
@@ -85,7 +85,7 @@ impl Failure {
     ) -> Failure {
         Failure {
             state,
-            error: LastError::plain(stage, message, version),
+            error: Box::new(LastError::plain(stage, message, version)),
             passing: false,
         }
     }

@@ -57,7 +57,7 @@ use tokio::sync::{Mutex, watch as channel};
 
 use crate::generation::Generation;
 use crate::pause::Pause;
-use crate::reload::{Builder, Built, Touched, log_generation};
+use crate::reload::{Builder, Built, Missing, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
@@ -240,13 +240,19 @@ impl Registry {
     }
 
     async fn rebuild(&self, touched: &Touched) -> ReloadSummary {
+        self.rebuild_with(touched, Missing::Forget).await.0
+    }
+
+    /// Builds and swaps. Says too whether a place that serves is missing and was given time.
+    async fn rebuild_with(&self, touched: &Touched, missing: Missing) -> (ReloadSummary, bool) {
         let mut builder = self.inner.builder.lock().await;
         let before = self.current();
         let Built {
             next,
             summary,
             failing_in_passing,
-        } = builder.build(&before, touched).await;
+            missing,
+        } = builder.build(&before, touched, missing).await;
         let counters = &self.inner.counters;
         counters.reloads.fetch_add(1, Ordering::Relaxed);
         if !summary.failed.is_empty() {
@@ -266,7 +272,7 @@ impl Registry {
         if failing_in_passing {
             self.rebuild_later();
         }
-        summary
+        (summary, missing)
     }
 
     /// Builds again after a pause, because something failed that may pass by itself, such as a locked database.
@@ -281,7 +287,10 @@ impl Registry {
                 return;
             };
             inner.rebuild_pause.end();
-            Registry { inner }.rebuild(&Touched::Nothing).await;
+            let registry = Registry { inner };
+            registry
+                .rebuild_with(&Touched::Nothing, Missing::Wait)
+                .await;
         });
         tokio::spawn(work);
     }

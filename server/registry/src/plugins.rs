@@ -156,7 +156,7 @@ impl Registry {
             ),
         };
         if let Some(failure) = &finding.failure {
-            error = Some(failure.error.clone());
+            error = Some(failure.error.as_ref().clone());
         }
         if let (None, Some(active)) = (&error, &finding.serving) {
             error = active.hook_error.load_full().as_deref().cloned();
@@ -247,14 +247,14 @@ impl Registry {
         }
     }
 
-    /// The form of an active plugin, computed when what it depends on has changed. A form that failed before is served
-    /// as it was and computed aside, so that a plugin in trouble holds up nobody's list.
+    /// The form of an active plugin, computed when what it depends on has changed. A form that ran out of time or memory
+    /// before is served as it was and computed aside, so that a plugin in trouble holds up nobody's list.
     async fn form_of(&self, entry: &Entry) -> Arc<KeptForm> {
         let active = &entry.active;
         if let Some(form) = active.form.current(active.name(), self.store()) {
             return form;
         }
-        match active.form.peek().filter(|form| form.failure.is_some()) {
+        match active.form.peek().filter(|form| form.is_passing()) {
             Some(failed) => {
                 self.compute_aside(active, false);
                 failed
@@ -448,7 +448,7 @@ fn status(finding: &Finding) -> PluginStatus {
         last_error: finding
             .failure
             .as_ref()
-            .map(|failure| failure.error.clone())
+            .map(|failure| failure.error.as_ref().clone())
             .or_else(|| form_failure.as_deref().cloned())
             .or_else(|| {
                 finding

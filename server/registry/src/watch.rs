@@ -17,12 +17,15 @@ use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, Recursiv
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::reload::Touched;
+use crate::reload::{Missing, Touched};
 use crate::settings::{RegistrySettings, WatchSettings};
 use crate::{Inner, Registry};
 
 /// How often to look when the file system's events cannot be had.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
+
+/// How long a plugin that serves may be gone from its folder before it counts as removed.
+const COME_BACK: Duration = Duration::from_millis(100);
 
 type Events = mpsc::UnboundedReceiver<notify::Result<Event>>;
 
@@ -97,7 +100,13 @@ async fn follow_files(
             return;
         };
         watcher.watch_again();
-        Registry { inner }.rebuild(&touched).await;
+        let registry = Registry { inner };
+        let (_, missing) = registry.rebuild_with(&touched, Missing::Wait).await;
+        if missing {
+            // What is replaced by removing and writing anew comes back within this time; what does not is gone.
+            tokio::time::sleep(COME_BACK).await;
+            registry.rebuild(&Touched::Nothing).await;
+        }
     }
 }
 
@@ -107,7 +116,10 @@ async fn follow_store(registry: Weak<Inner>, mut changes: tokio::sync::watch::Re
         let Some(inner) = registry.upgrade() else {
             return;
         };
-        Registry { inner }.rebuild(&Touched::Nothing).await;
+        let registry = Registry { inner };
+        registry
+            .rebuild_with(&Touched::Nothing, Missing::Wait)
+            .await;
     }
 }
 

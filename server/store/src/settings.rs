@@ -33,9 +33,10 @@ impl DatabaseUrl {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(DatabaseUrl::Postgres(text.to_owned()));
         }
-        let shown = text.split_once("://").map_or(text, |(scheme, _)| scheme);
+        // Only the scheme is shown: what follows may hold a password.
+        let shown = text.split_once("://").map_or("", |(scheme, _)| scheme);
         Err(StoreError::CannotOpen(format!(
-            "the database URL {shown:?}… is of no known kind; write sqlite://PATH or postgres://…"
+            "the database URL {shown}://… is of no known kind; write sqlite://PATH or postgres://…"
         )))
     }
 

@@ -111,7 +111,7 @@ impl Activation<'_> {
         if let (Some(error), true) = (&form.failure, good_before) {
             return Err(Failure {
                 state: PluginState::Failed,
-                error: error.as_ref().clone(),
+                error: Box::new(error.as_ref().clone()),
                 passing: form.is_passing(),
             });
         }

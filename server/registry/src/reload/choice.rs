@@ -103,8 +103,11 @@ impl Builder {
             }
         }
         let mut names: Vec<(String, Vec<Key>)> = contenders.into_iter().collect();
-        // What serves already claims its aliases and its table before what is new.
-        names.sort_by_key(|(name, keys)| !keys.iter().any(|key| self.serves(key, name)));
+        // What serves already claims its aliases and its table before what is new; else the first found does.
+        names.sort_by_key(|(name, keys)| {
+            let serves = keys.iter().any(|key| self.serves(key, name));
+            (!serves, keys.iter().min().cloned())
+        });
         let mut claims = Claims::default();
         let mut winners: Vec<Key> = Vec::new();
         for (name, keys) in &names {

@@ -51,6 +51,16 @@ pub(crate) struct Builder {
     sandbox: Sandbox,
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
+    missing: Missing,
+}
+
+/// What to do with a place that serves and is not found any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Keep it for now, because it may be about to come back.
+    Wait,
+    /// Drop it.
+    Forget,
 }
 
 /// What a build gives.
@@ -61,6 +71,8 @@ pub(crate) struct Built {
     pub(crate) summary: ReloadSummary,
     /// Whether something failed that is worth another try by itself.
     pub(crate) failing_in_passing: bool,
+    /// Whether a place that serves was not found, and is kept until it has been missed twice.
+    pub(crate) missing: bool,
 }
 
 /// Runs over the definitions of slots as the selection wants them.
@@ -96,12 +108,19 @@ impl Builder {
             sandbox,
             lookup,
             slots: BTreeMap::new(),
+            missing: Missing::Forget,
         }
     }
 
     /// Builds the generation that follows `current`.
-    pub(crate) async fn build(&mut self, current: &Generation, touched: &Touched) -> Built {
+    pub(crate) async fn build(
+        &mut self,
+        current: &Generation,
+        touched: &Touched,
+        missing: Missing,
+    ) -> Built {
         let number = current.number + 1;
+        self.missing = missing;
         self.look(touched, number).await;
         let problems =
             with_selectables(&self.slots, |found| self.settings.selection.problems(found));
@@ -121,6 +140,7 @@ impl Builder {
             next: differs.then_some(next),
             summary,
             failing_in_passing,
+            missing: self.slots.values().any(|slot| slot.missed),
         }
     }
 
@@ -272,7 +292,8 @@ impl Builder {
         }
     }
 
-    /// Drops the places that a scan no longer finds. When a whole plugin path is gone, what it held keeps serving: an
+    /// Drops the places that a scan no longer finds; while a burst of changes may still be under way, one that serves is
+    /// kept until it has been missed for a while, because a file that is replaced is gone for a moment. When a whole plugin path is gone, what it held keeps serving: an
     /// unmounted folder is no wish to remove every plugin in it.
     fn forget_missing(&mut self, scan: &Scan, with_examples: bool) {
         let found: BTreeSet<Key> = scan
@@ -280,8 +301,14 @@ impl Builder {
             .iter()
             .map(|place| (place.root, place.example, place.label()))
             .collect();
+        let missing = self.missing;
         self.slots.retain(|key, slot| {
+            slot.missed = false;
             if found.contains(key) || (key.1 && !with_examples) {
+                return true;
+            }
+            if missing == Missing::Wait && slot.active.is_some() {
+                slot.missed = true;
                 return true;
             }
             match scan.missing.get(&key.0).filter(|_| slot.active.is_some()) {

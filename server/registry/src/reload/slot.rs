@@ -40,6 +40,8 @@ pub(super) struct Slot {
     pub(super) failure: Option<Arc<Failure>>,
     pub(super) warnings: Vec<String>,
     pub(super) enabled: bool,
+    /// Whether the last scan did not find it although it serves.
+    pub(super) missed: bool,
     pub(super) since: u64,
 }
 
@@ -61,6 +63,7 @@ impl Slot {
             failure: None,
             warnings: Vec::new(),
             enabled: false,
+            missed: false,
             since: 0,
         }
     }
@@ -97,7 +100,7 @@ impl Slot {
     pub(super) fn fail_load(&mut self, error: LastError) {
         self.load_failure = Some(Arc::new(Failure {
             state: PluginState::Failed,
-            error,
+            error: Box::new(error),
             passing: false,
         }));
     }

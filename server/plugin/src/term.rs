@@ -272,7 +272,8 @@ impl TableReader {
         Some(TableReader {
             path,
             entries,
-            known: Vec::new(),
+            // Room for the keys of an element of a form, the table that is read most often.
+            known: Vec::with_capacity(24),
         })
     }
 

@@ -161,7 +161,13 @@ fn breaks() -> Vec<Break> {
             None,
             "slider",
         ),
-        case("no text", "return \u{0} \u{1}".into(), "parse", None, ""),
+        case(
+            "an end that is none",
+            format!("{}\u{0}", good()),
+            "read",
+            None,
+            "NUL",
+        ),
     ]
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Database, Folder, Http, Server, eventually, for_each_database};
-use crate::world::{FILE, bigquery, entry, names, until_version};
+use crate::world::{FILE, bigquery, entry, names};
 
 /// The label of a plugin whose version, module and label are written together.
 fn twin(name: &str, version: usize) -> (String, String) {

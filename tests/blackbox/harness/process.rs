@@ -70,9 +70,19 @@ impl Finished {
         self.stdout
     }
 
-    /// Asserts that it ended with an error of its own making, and gives what it complained about.
+    /// Asserts that it ended with an error of its own making, said in one line, and gives all that it said.
     pub(crate) fn badly(self) -> String {
         assert!(self.code.is_some_and(|code| code != 0), "{self:#?}");
+        let complaints: Vec<&str> = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("patchbay: "))
+            .collect();
+        let usage = self.stderr.starts_with("error: ");
+        assert!(
+            complaints.len() == 1 || usage,
+            "one line says it: {self:#?}"
+        );
         assert!(!self.stderr.contains("panicked"), "{self:#?}");
         self.stderr
     }

@@ -147,14 +147,25 @@ impl Settings {
             .merge(Serialized::globals(environment_settings(environment)?))
             .merge(Serialized::globals(flags));
         let settings: Settings = figment.extract().map_err(|error| {
-            let source = error.metadata.as_ref().map(|metadata| match &metadata.source {
-                Some(figment::Source::File(path)) => path.display().to_string(),
-                _ if metadata.name.contains("TOML") => "the built-in settings".to_owned(),
-                _ => "the environment or a flag".to_owned(),
-            });
+            let source = error
+                .metadata
+                .as_ref()
+                .map(|metadata| match &metadata.source {
+                    Some(figment::Source::File(path)) => path.display().to_string(),
+                    _ if metadata.name.contains("TOML") => "the built-in settings".to_owned(),
+                    _ => "the environment or a flag".to_owned(),
+                });
             let key = error.path.join(".");
-            let at = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
-            anyhow::anyhow!("{at}{} (in {})", error.kind, source.unwrap_or_else(|| "the settings".to_owned()))
+            let at = if key.is_empty() {
+                String::new()
+            } else {
+                format!("`{key}`: ")
+            };
+            anyhow::anyhow!(
+                "{at}{} (in {})",
+                error.kind,
+                source.unwrap_or_else(|| "the settings".to_owned())
+            )
         })?;
         settings.check()?;
         Ok(settings)
@@ -176,7 +187,11 @@ impl Settings {
                 bail!("`{key}`: expected 1 or more, found 0");
             }
         }
-        if self.api_token.as_ref().is_some_and(|token| token.0.trim().is_empty()) {
+        if self
+            .api_token
+            .as_ref()
+            .is_some_and(|token| token.0.trim().is_empty())
+        {
             bail!("`api_token` is empty; set a token of your own, or leave it out");
         }
         Ok(())
@@ -212,14 +227,21 @@ impl Settings {
         RegistrySettings {
             plugin_paths: self.plugin_paths.clone(),
             packages: self.packages.clone(),
-            selection: Selection { enabled: self.enabled_plugins.clone(), disabled: self.disabled_plugins.clone() },
+            selection: Selection {
+                enabled: self.enabled_plugins.clone(),
+                disabled: self.disabled_plugins.clone(),
+            },
             auto_migrate: self.auto_migrate,
             watch: WatchSettings {
                 settle: Duration::from_millis(self.settle_ms),
                 settle_max: Duration::from_millis(self.settle_max_ms),
                 poll: (self.poll_ms > 0).then(|| Duration::from_millis(self.poll_ms)),
             },
-            plugin_settings: self.plugins.iter().map(|(name, values)| (name.to_lowercase(), values.clone())).collect(),
+            plugin_settings: self
+                .plugins
+                .iter()
+                .map(|(name, values)| (name.to_lowercase(), values.clone()))
+                .collect(),
         }
     }
 }
@@ -285,24 +307,37 @@ fn environment_settings(environment: Vec<(String, String)>) -> anyhow::Result<Di
             let Some((plugin, setting)) = setting.split_once('.') else {
                 bail!("{name}: expected {PREFIX}PLUGINS__NAME__SETTING");
             };
-            insert(&mut settings, &format!("plugins.{plugin}.{setting}"), Value::from(text));
+            insert(
+                &mut settings,
+                &format!("plugins.{plugin}.{setting}"),
+                Value::from(text),
+            );
             continue;
         }
         let Some((_, written)) = KEYS.iter().find(|(known, _)| *known == key) else {
             let near = nearest(&key, KEYS.iter().map(|(known, _)| *known))
-                .map(|near| format!(" (did you mean {PREFIX}{}?)", near.to_uppercase().replace('.', "__")))
+                .map(|near| {
+                    format!(
+                        " (did you mean {PREFIX}{}?)",
+                        near.to_uppercase().replace('.', "__")
+                    )
+                })
                 .unwrap_or_default();
             bail!("{name} in the environment is no setting{near}");
         };
         let value = match written {
             Written::Text => Value::from(text),
-            Written::Paths => {
-                Value::from(text.split(':').filter(|path| !path.is_empty()).collect::<Vec<_>>())
+            Written::Paths => Value::from(
+                text.split(':')
+                    .filter(|path| !path.is_empty())
+                    .collect::<Vec<_>>(),
+            ),
+            Written::Names => {
+                match parse_names(&text).map_err(|error| anyhow::anyhow!("{name}: {error}"))? {
+                    Some(names) => Value::from(names),
+                    None => continue,
+                }
             }
-            Written::Names => match parse_names(&text).map_err(|error| anyhow::anyhow!("{name}: {error}"))? {
-                Some(names) => Value::from(names),
-                None => continue,
-            },
             Written::Literal => match text.as_str() {
                 "true" => Value::from(true),
                 "false" => Value::from(false),
@@ -312,6 +347,10 @@ fn environment_settings(environment: Vec<(String, String)>) -> anyhow::Result<Di
                 },
             },
         };
+        if settings.contains_key(&key) {
+            let other = key.to_uppercase();
+            bail!("{other} and {PREFIX}{other} are both set, and mean the same; unset one");
+        }
         insert(&mut settings, &key, value);
     }
     Ok(settings)
@@ -324,7 +363,9 @@ fn insert(settings: &mut Dict, key: &str, value: Value) {
             settings.insert(key.to_owned(), value);
         }
         Some((table, rest)) => {
-            let inner = settings.entry(table.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            let inner = settings
+                .entry(table.to_owned())
+                .or_insert_with(|| Value::from(Dict::new()));
             if let Value::Dict(_, inner) = inner {
                 insert(inner, rest, value);
             }
@@ -337,8 +378,10 @@ mod tests {
     use super::*;
 
     fn read(environment: &[(&str, &str)]) -> anyhow::Result<Settings> {
-        let environment =
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         Settings::from_sources(None, environment, &Flags::default())
     }
 
@@ -352,10 +395,15 @@ mod tests {
 
     #[test]
     fn every_key_of_the_file_can_be_set_in_the_environment() {
-        let file: Dict = Figment::from(Toml::string(DEFAULTS)).extract().expect("the file");
+        let file: Dict = Figment::from(Toml::string(DEFAULTS))
+            .extract()
+            .expect("the file");
         for (key, value) in file {
             let keys: Vec<String> = match value {
-                Value::Dict(_, inner) => inner.into_keys().map(|inner| format!("{key}.{inner}")).collect(),
+                Value::Dict(_, inner) => inner
+                    .into_keys()
+                    .map(|inner| format!("{key}.{inner}"))
+                    .collect(),
                 _ => vec![key],
             };
             for key in keys {
@@ -376,19 +424,29 @@ mod tests {
             ("PATCHBAY_LOG_FILE", ""),
         ])
         .expect("settings");
-        assert_eq!(settings.api_token.as_ref().map(|token| token.0.as_str()), Some("12345"));
+        assert_eq!(
+            settings.api_token.as_ref().map(|token| token.0.as_str()),
+            Some("12345")
+        );
         assert_eq!(format!("{:?}", settings.api_token), "Some((secret))");
-        assert_eq!(settings.plugin_paths, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(
+            settings.plugin_paths,
+            [PathBuf::from("a"), PathBuf::from("b")]
+        );
         assert_eq!(settings.limits().deadline, Duration::from_millis(99));
         let registry = settings.registry();
         assert_eq!(registry.selection.enabled, Some(vec![]));
         assert_eq!(registry.selection.disabled, ["A", "B"]);
-        assert_eq!(registry.plugin_settings["githubplugin"]["github_org"], "007");
+        assert_eq!(
+            registry.plugin_settings["githubplugin"]["github_org"],
+            "007"
+        );
     }
 
     #[test]
     fn a_slip_is_an_error_that_says_what_was_meant() {
-        let error = |environment: &[(&str, &str)]| read(environment).err().expect("an error").to_string();
+        let error =
+            |environment: &[(&str, &str)]| read(environment).err().expect("an error").to_string();
         assert_eq!(
             error(&[("PATCHBAY_LISTN", "x")]),
             "PATCHBAY_LISTN in the environment is no setting (did you mean PATCHBAY_LISTEN?)"

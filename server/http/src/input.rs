@@ -3,6 +3,7 @@
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use patchbay_plugin::Map;
+use patchbay_plugin::field::contains_nul;
 use patchbay_plugin::validation::{Loc, ValidationError, at};
 use serde_json::Value;
 use uuid::Uuid;
@@ -14,6 +15,10 @@ const DEFAULT_LIMIT: usize = 50;
 /// How many items a page has at most.
 const MAX_LIMIT: usize = 200;
 
+/// The longest text of a query, in characters; nothing that is searched for is longer.
+const MAX_QUERY_TEXT: usize = 255;
+
+const NUL: &str = "A text cannot contain the NUL character";
 const NOT_A_UUID: &str = "Input should be a valid UUID";
 
 /// An id in a path; a text that is none is a 422.
@@ -60,11 +65,22 @@ impl QueryReader {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A text that is more than blanks.
-    pub(crate) fn filled(&self, name: &str) -> Option<String> {
-        self.text(name)
-            .filter(|text| !text.trim().is_empty())
-            .map(str::to_owned)
+    /// A text that is more than blanks, of a length that something stored can have.
+    pub(crate) fn filled(&mut self, name: &str) -> Option<String> {
+        let text = self
+            .text(name)
+            .filter(|text| !text.trim().is_empty())?
+            .to_owned();
+        if text.contains('\0') {
+            self.wrong(ValidationError::value, name, NUL, text);
+            return None;
+        }
+        if text.chars().count() > MAX_QUERY_TEXT {
+            let message = format!("Should have at most {MAX_QUERY_TEXT} characters");
+            self.wrong(ValidationError::value, name, &message, text);
+            return None;
+        }
+        Some(text)
     }
 
     /// An id; none when it is not there.
@@ -157,6 +173,9 @@ impl BodyReader {
         take: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
         let error = match (self.value(name), default) {
+            (Some(value), _) if !value.is_string() && contains_nul(value) => {
+                ValidationError::value(Self::loc(name), NUL, value.clone())
+            }
             (Some(value), _) => match take(value) {
                 Some(taken) => return Some(taken),
                 None => ValidationError::wrong_type(wanted, Self::loc(name), value.clone()),
@@ -181,7 +200,7 @@ impl BodyReader {
         })?;
         // Neither database stores it in text.
         if text.contains('\0') {
-            self.refuse(name, "Input should not contain a NUL character");
+            self.refuse(name, NUL);
             return None;
         }
         Some(text)

@@ -225,6 +225,7 @@ pub(crate) async fn icon(
     responses(
         (status = 200, description = "What was found", body = wire::DryRun),
         (status = 404, response = crate::openapi::NotFound),
+        (status = 409, response = crate::openapi::Conflict),
         (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]

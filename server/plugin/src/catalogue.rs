@@ -176,26 +176,47 @@ impl Catalogue {
 
 /// Whether a key of an environment's configuration holds a secret.
 ///
-/// `admin_pwd` is the origin's; the endings are how such keys are named wherever they come from.
+/// `admin_pwd` is the origin's; the words are how such keys end wherever they come from, in `snake_case`, `kebab-case`
+/// and `camelCase`. Any other value is marked as a secret by writing it as `{ "secret": … }`.
 pub fn is_secret_key(key: &str) -> bool {
-    let key = key.to_lowercase();
-    [
+    const ENDINGS: &[&str] = &[
         "pwd",
+        "passwd",
         "password",
+        "passphrase",
         "secret",
         "token",
+        "credential",
+        "credentials",
         "private_key",
         "api_key",
         "secret_key",
         "access_key",
-    ]
-    .iter()
-    .any(|ending| {
-        key == *ending
-            || key
+    ];
+    let words = words_of(key);
+    ENDINGS.iter().any(|ending| {
+        words == *ending
+            || words
                 .strip_suffix(ending)
-                .is_some_and(|rest| rest.ends_with(['_', '-']))
+                .is_some_and(|rest| rest.ends_with('_'))
     })
+}
+
+/// A key in `snake_case`, however it was written.
+fn words_of(key: &str) -> String {
+    let mut words = String::with_capacity(key.len() + 4);
+    let mut after_small = false;
+    for letter in key.chars() {
+        if letter.is_uppercase() && after_small {
+            words.push('_');
+        }
+        after_small = letter.is_lowercase() || letter.is_ascii_digit();
+        match letter {
+            '-' | ' ' | '.' => words.push('_'),
+            other => words.extend(other.to_lowercase()),
+        }
+    }
+    words
 }
 
 /// The configuration without its secrets, at any depth.
@@ -370,6 +391,34 @@ mod tests {
             json!([{"identifier": "b", "admin_pwd": "y"}, {"identifier": "a"}])
         );
         assert_eq!(keep_secrets(&json!({"admin_pwd": ""}), None), json!({}));
-        assert!(!is_secret_key("tokenizer"));
+    }
+
+    #[test]
+    fn secret_keys_are_known_in_every_spelling() {
+        for key in [
+            "admin_pwd",
+            "PASSWORD",
+            "clientSecret",
+            "api-key",
+            "accessKey",
+            "authToken",
+            "APIToken",
+            "secret",
+        ] {
+            assert!(is_secret_key(key), "{key}");
+        }
+        for key in [
+            "tokenizer",
+            "credential_name",
+            "kms_key_arn",
+            "secretary",
+            "login_url",
+        ] {
+            assert!(!is_secret_key(key), "{key}");
+        }
+        assert_eq!(
+            without_secrets(&json!({"login": {"secret": "x"}})),
+            json!({"login": {}})
+        );
     }
 }

@@ -341,7 +341,7 @@ fn integer_of(value: &Value) -> Option<i64> {
 }
 
 /// Whether a text or key anywhere in `value` holds the one character that Postgres cannot store.
-fn contains_nul(value: &Value) -> bool {
+pub fn contains_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(contains_nul),

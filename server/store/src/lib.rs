@@ -152,11 +152,6 @@ impl Store {
         self.shared().row_counter(plugin)
     }
 
-    /// A number that grows whenever any [`row_counter`](Store::row_counter) does, and when a data product is written.
-    pub fn rows_epoch(&self) -> u64 {
-        self.shared().rows_epoch()
-    }
-
     /// Moves when another process has written.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared().changes()

@@ -19,8 +19,6 @@ const KEPT_PRODUCTS: usize = 10_000;
 
 pub(crate) struct Shared {
     pub(crate) catalogue: ArcSwap<Catalogue>,
-    /// Moves with every write of rows or data products, and every foreign write.
-    rows_epoch: AtomicU64,
     /// Part of every plugin's counter; moves with foreign writes.
     foreign_writes: AtomicU64,
     counters: RwLock<HashMap<String, u64>>,
@@ -52,16 +50,11 @@ impl Shared {
     pub(crate) fn new(catalogue: Catalogue) -> Shared {
         Shared {
             catalogue: ArcSwap::from_pointee(catalogue),
-            rows_epoch: AtomicU64::new(0),
             foreign_writes: AtomicU64::new(0),
             counters: RwLock::default(),
             changes: watch::Sender::new(0),
             products: Mutex::default(),
         }
-    }
-
-    pub(crate) fn rows_epoch(&self) -> u64 {
-        self.rows_epoch.load(Ordering::Acquire)
     }
 
     pub(crate) fn row_counter(&self, plugin: &str) -> u64 {
@@ -91,7 +84,6 @@ impl Shared {
             }
         }
         drop(counters);
-        self.rows_epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn products_moved(&self) {
@@ -99,7 +91,6 @@ impl Shared {
         products.forgotten += 1;
         products.kept.clear();
         drop(products);
-        self.rows_epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Another process wrote, and nobody knows what.

@@ -202,15 +202,22 @@ pub fn is_secret_key(key: &str) -> bool {
     })
 }
 
-/// A key in `snake_case`, however it was written.
+/// A key in `snake_case`, however it was written: `authToken` and `APIToken` have two words each.
 fn words_of(key: &str) -> String {
+    let letters: Vec<char> = key.chars().collect();
     let mut words = String::with_capacity(key.len() + 4);
-    let mut after_small = false;
-    for letter in key.chars() {
-        if letter.is_uppercase() && after_small {
+    for (place, letter) in letters.iter().enumerate() {
+        let before = place.checked_sub(1).and_then(|before| letters.get(before));
+        let after = letters.get(place + 1);
+        let begins_word = letter.is_uppercase()
+            && before.is_some_and(|before| {
+                before.is_lowercase()
+                    || before.is_ascii_digit()
+                    || (before.is_uppercase() && after.is_some_and(|after| after.is_lowercase()))
+            });
+        if begins_word {
             words.push('_');
         }
-        after_small = letter.is_lowercase() || letter.is_ascii_digit();
         match letter {
             '-' | ' ' | '.' => words.push('_'),
             other => words.extend(other.to_lowercase()),

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, bail};
 use patchbay_plugin::name::nearest;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
@@ -40,6 +40,10 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(quieted).with_context(|| format!("`log`: {text:?} is no filter"))
 }
 
+/// How many lines may wait for the thread that writes them. Room for each is taken at the start; enough for the lines about
+/// a few thousand plugins.
+const WAITING_LINES: usize = 8192;
+
 /// Starts the log. What is logged is written by a thread of its own, until the guard is dropped.
 ///
 /// # Errors
@@ -60,11 +64,11 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
                 .append(true)
                 .open(path)
                 .with_context(|| format!("the log file {}", path.display()))?;
-            let (writer, guard) = tracing_appender::non_blocking(file);
+            let (writer, guard) = background(file);
             (BoxMakeWriter::new(writer), guard, false)
         }
         None => {
-            let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+            let (writer, guard) = background(std::io::stderr());
             (
                 BoxMakeWriter::new(writer),
                 guard,
@@ -83,4 +87,11 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
         LogFormat::Auto | LogFormat::Text => builder.init(),
     }
     Ok(guard)
+}
+
+/// A writer that hands its lines to a thread of its own.
+fn background(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .finish(to)
 }

@@ -1,12 +1,14 @@
 //! Kept answers, warm, against a bare axum handler that returns the same bytes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
 
 use crate::load::{Outcome, Until, closed_loop, wrk};
 use crate::report::{Report, median, millis};
+use crate::server::Running;
 use crate::wire::{Connection, get};
 use crate::{Generator, Plan, bare};
 
@@ -42,6 +44,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         // Not counted: the first answers fill caches and wake threads.
         measure(bare.address)?;
         measure(server.address)?;
+        let before = (server.processor_time(), bare.processor_time());
         let mut ratios = Vec::new();
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
@@ -65,6 +68,15 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         );
         report.note(format!("{what}, {} bytes", body.len()), summary(&ours));
         report.note("  bare axum handler", summary(&theirs));
+        if let (Some(our), Some(their)) = (
+            each(&server, before.0, &ours),
+            each(&bare, before.1, &theirs),
+        ) {
+            report.note(
+                "  processor time of one request, and of a bare one",
+                format!("{our:.1} µs, {their:.1} µs"),
+            );
+        }
         report.note(
             "  resident memory after it",
             format!("{:.1} MiB", server.memory()?),
@@ -97,6 +109,13 @@ fn measure(plan: &Plan, runtime: &Runtime, address: SocketAddr, path: &str) -> R
         outcome.failure.unwrap_or_default()
     );
     Ok(outcome)
+}
+
+/// The processor time of one request, in microseconds; the machine's other work hardly shows in it.
+fn each(server: &Running, before: Option<Duration>, outcomes: &[Outcome]) -> Option<f64> {
+    let took = server.processor_time()?.checked_sub(before?)?;
+    let requests: u64 = outcomes.iter().map(|outcome| outcome.answered).sum();
+    Some(took.as_secs_f64() * 1e6 / requests as f64)
 }
 
 /// Rate and latencies, each the median of the rounds.

@@ -16,7 +16,9 @@ use crate::wire::Connection;
 /// What a load was answered with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
-    /// Answers with the wanted status a second.
+    /// Answers with the wanted status.
+    pub(crate) answered: u64,
+    /// The same a second.
     pub(crate) rate: f64,
     /// The time that half of the answers took at most.
     pub(crate) p50: Duration,
@@ -123,6 +125,7 @@ pub(crate) async fn closed_loop(
         .await?;
     latencies.sort_unstable();
     Ok(Outcome {
+        answered: latencies.len() as u64,
         rate: latencies.len() as f64 / took.as_secs_f64(),
         p50: percentile(&latencies, 50.0),
         p99: percentile(&latencies, 99.0),
@@ -158,8 +161,13 @@ pub(crate) fn wrk(
     if let Some(errors) = after("Non-2xx or 3xx responses:").or_else(|| after("Socket errors:")) {
         bail!("wrk met errors: {errors}");
     }
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "))
+        .context("wrk printed no number of requests")?;
     let found = |word: &str| after(word).with_context(|| format!("wrk printed no {word}"));
     Ok(Outcome {
+        answered: requests.0.parse()?,
         rate: found("Requests/sec:")?.parse()?,
         p50: duration(found("50%")?)?,
         p99: duration(found("99%")?)?,

@@ -49,10 +49,10 @@ struct Command {
     #[command(subcommand)]
     name: Name,
     /// How many times both sides of a comparison are measured
-    #[arg(long, global = true, default_value_t = 5)]
+    #[arg(long, global = true, default_value_t = 15)]
     rounds: usize,
     /// How long one side of one round is measured, in seconds
-    #[arg(long, global = true, default_value_t = 3)]
+    #[arg(long, global = true, default_value_t = 1)]
     seconds: u64,
     /// Which load generator `lists` uses
     #[arg(long, global = true, value_enum, default_value_t = Generator::Own)]

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -138,6 +139,18 @@ impl Running {
             }
         };
         Ok(kib.parse::<f64>()? / 1024.0)
+    }
+
+    /// The processor time it has used, in its own code and in the kernel; none where there is no `/proc`.
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        /// How many ticks a second `/proc` counts in, on every Linux.
+        const TICKS: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The second field is the name, in parentheses, and may hold anything.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(11);
+        let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+        Some(Duration::from_secs_f64(ticks / TICKS))
     }
 
     /// Asks it to stop, and waits until it has.

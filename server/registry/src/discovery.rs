@@ -468,6 +468,13 @@ fn read_text(path: &Path) -> io::Result<Arc<str>> {
         ));
     }
     let bytes = fs::read(path)?;
+    // The interpreter would take it for the end, and whatever follows would silently not count.
+    if let Some(place) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is not text (byte {} is NUL)", place + 1),
+        ));
+    }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::from(text.strip_prefix('\u{feff}').unwrap_or(&text))),
         Err(error) => Err(io::Error::new(
@@ -564,14 +571,21 @@ mod tests {
     #[test]
     fn what_is_no_text_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("x.lua"), [0x66, 0xff]).expect("a file");
-        let scan = scan(Shipped::default(), &[folder.path().to_owned()], false);
-        let error = scan.places[0]
-            .read(Shipped::default(), scan.libs[&1].clone())
-            .err()
-            .expect("not text");
-        assert!(
-            matches!(error, ReadError::Failed(text) if text.contains("not UTF-8 text (byte 2)"))
-        );
+        let file = folder.path().join("x.lua");
+        for (bytes, reason) in [
+            (&[0x66, 0xff][..], "not UTF-8 text (byte 2)"),
+            (b"return 1\0return 2", "not text (byte 9 is NUL)"),
+        ] {
+            fs::write(&file, bytes).expect("a file");
+            let scan = scan(Shipped::default(), &[folder.path().to_owned()], false);
+            let error = scan.places[0]
+                .read(Shipped::default(), scan.libs[&1].clone())
+                .err()
+                .expect("not text");
+            assert!(
+                matches!(&error, ReadError::Failed(text) if text.contains(reason)),
+                "{error:?}"
+            );
+        }
     }
 }

@@ -235,11 +235,12 @@ impl Builder {
                 }
                 Err(ReadError::Failed(reason)) => {
                     slot.bundle = None;
-                    slot.fail_load(LastError::plain(
-                        "read",
-                        format!("{}: {reason}", place.label()),
-                        None,
-                    ));
+                    let error =
+                        LastError::plain("read", format!("{}: {reason}", place.label()), None);
+                    slot.fail_load(LastError {
+                        file: Some(slot.entry_file()),
+                        ..error
+                    });
                     slot.since = number;
                 }
                 Ok(bundle)

@@ -18,6 +18,7 @@
 //! | `reload_load` | the same under load |
 //! | `reload_files` | the ways in which files change |
 //! | `reload_migrations` | tables that change with their plugins |
+//! | `last_good` | what serves is given up only for something better |
 //! | `hostile` | plugins that misbehave |
 //! | `doors` | who gets in |
 //! | `faults` | databases that are away, and processes that are stopped or killed |
@@ -42,6 +43,7 @@ mod enabling;
 mod faults;
 mod harness;
 mod hostile;
+mod last_good;
 mod links;
 mod listing;
 mod openapi;

@@ -18,30 +18,38 @@ async fn reload(server: &Server) -> serde_json::Value {
 
 #[tokio::test]
 async fn an_override_whose_form_fails_leaves_the_plugin_that_it_would_replace() {
-    let server = Server::start(|_| {});
+    let server = Server::start(|options| {
+        options
+            .env("PATCHBAY_PLUGIN_PATHS", "one:two")
+            .file("one/own.lua", plugin("OwnDataOutput", ""))
+            .file("two/.keep", "");
+    });
     let good = server
-        .get("plugins/SnowflakeDataOutput/form")
+        .get("plugins/OwnDataOutput/form")
         .await
         .is(200)
         .json();
-    let source = plugin("SnowflakeDataOutput", RAISES);
     server
         .folder
-        .write("lua-plugins/snowflake/plugin.lua", source);
+        .write("two/own.lua", plugin("OwnDataOutput", RAISES));
     let status = server
         .until("plugins/status", 200, |status| {
-            entry_at(status, "lua-plugins/snowflake")["state"] == "failed"
+            entry_at(status, "two/own.lua")["state"] == "failed"
         })
         .await;
-    let failed = entry_at(&status, "lua-plugins/snowflake");
+    let failed = entry_at(&status, "two/own.lua");
     assert_eq!(failed["last_error"]["hook"], "ui_metadata", "{failed}");
+    assert_eq!(
+        entry_at(&status, "one/own.lua")["state"],
+        "active",
+        "{status}"
+    );
     let form = server
-        .get("plugins/SnowflakeDataOutput/form")
+        .get("plugins/OwnDataOutput/form")
         .await
         .is(200)
         .json();
     assert_eq!(form["ui_metadata"], good["ui_metadata"]);
-    assert_eq!(form["version"], good["version"]);
 
     // What fails again and again changes nothing, so kept answers stay.
     let generation = reload(&server).await["generation"].clone();
@@ -207,15 +215,16 @@ async fn a_form_may_read_rows_by_a_field_that_its_version_adds() {
 #[cfg(unix)]
 #[tokio::test]
 async fn a_folder_that_may_not_be_read_is_no_wish_to_remove_its_plugin() {
-    use std::os::unix::fs::symlink;
     let server = Server::start(|options| {
         options.file("lua-plugins/own/plugin.lua", plugin("OwnDataOutput", ""));
     });
     server.get("plugins/OwnDataOutput/form").await.is(200);
     // A loop of links is an error that a superuser meets too, unlike a missing permission.
-    let place = server.folder.path().join("lua-plugins/own/plugin.lua");
-    std::fs::remove_file(&place).expect("removed");
-    symlink("plugin.lua", &place).expect("a link to itself");
+    // A link to itself is an error that a superuser meets too, unlike a missing permission.
+    server.folder.remove("lua-plugins/own/plugin.lua");
+    server
+        .folder
+        .link("plugin.lua", "lua-plugins/own/plugin.lua");
     let status = server
         .until("plugins/status", 200, |status| {
             entry(status, "OwnDataOutput")["state"] == "degraded"

@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Map;
-use crate::form::{Dependency, dependencies, dependencies_hold};
 use crate::name::FieldName;
 use crate::term::{Mistakes, Path, TableReader, Term};
 use crate::validation::{Loc, LocStep, ValidationError, at};
+use crate::visibility::{Dependency, dependencies, dependencies_hold};
 
 /// The largest integer that Lua, JSON clients and both databases hold exactly.
 pub const MAX_INTEGER: i64 = (1 << 53) - 1;

@@ -9,7 +9,8 @@
 //! | [`term`] | what a Lua file or hook returned, as plain data, and the reader that reports every mistake in it by path |
 //! | [`definition`] | the checked definition of a plugin |
 //! | [`field`] | fields and what values they accept |
-//! | [`form`] | the elements of a form as they go over the wire, and when an element is shown |
+//! | [`form`] | the elements of a form as they go over the wire |
+//! | [`visibility`] | when an element is shown and a field is required |
 //! | [`platform`] | platform metadata and its defaults, the list entry of a plugin, the tiles |
 //! | [`template`] | `{name}` templates |
 //! | [`catalogue`] | platforms, services, environments: the immutable snapshot that hooks read |
@@ -30,6 +31,7 @@ pub mod schema;
 pub mod template;
 pub mod term;
 pub mod validation;
+pub mod visibility;
 
 /// A JSON object whose keys keep their order.
 pub type Map = serde_json::Map<String, serde_json::Value>;

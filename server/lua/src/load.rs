@@ -8,6 +8,7 @@ use mlua::Value;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::term::{Mistake, Path};
 
+use crate::clock;
 use crate::error::{Report, Stage};
 use crate::explain::explain;
 use crate::limits::Limits;
@@ -22,6 +23,8 @@ use crate::vm::{Stop, Vm};
 pub(crate) struct Loaded {
     pub(crate) definition: Arc<Definition>,
     pub(crate) libs: BTreeSet<String>,
+    /// Whether the files' top level took less than a slice.
+    pub(crate) quick: bool,
 }
 
 /// A report whose line is still to be found: the sandbox parses the source for it, away from the Lua threads.
@@ -94,7 +97,9 @@ async fn read(
     running: &Running,
     source: &Source,
 ) -> Result<Result<Loaded, Vec<Unplaced>>, Stop> {
+    let before = clock::thread();
     let returned = vm.open(running).await?;
+    let quick = clock::thread().saturating_sub(before) < vm.limits.slice;
     let marked = match &returned {
         Value::Table(table) => table
             .metatable()
@@ -123,6 +128,7 @@ async fn read(
         Ok(definition) if mistakes.is_empty() => Ok(Loaded {
             definition: Arc::new(definition),
             libs: vm.modules.libs(),
+            quick,
         }),
         Ok(_) => Err(mistakes),
         Err(more) => {

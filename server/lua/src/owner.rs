@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
@@ -32,6 +32,10 @@ const TURN: usize = 32;
 
 /// How many answers are sent together while more calls wait: waking whoever asked costs as much as a small hook.
 const BATCH: usize = 4;
+/// How long an owner looks out for the next call before it sleeps.
+const LINGER: Duration = Duration::from_micros(40);
+/// How soon a call must follow the one before for the owner to look out for the next.
+const CLOSE: Duration = Duration::from_micros(60);
 
 /// What became of one call.
 struct Ended {
@@ -66,11 +70,27 @@ pub(crate) async fn own(shared: Arc<Shared>, owner: u64, local: Rc<Local>) {
         alone: false,
         used_vm: false,
         used: Instant::now(),
+        idle_since: None,
+        close_together: false,
+        named: false,
         idle: None,
     };
+    let guard = CloseOnPanic(state.shared.clone());
     poll_fn(|context| state.poll(context)).await;
+    drop(guard);
     state.flush();
     state.drop_vm();
+}
+
+/// A fault of ours in a call must not leave the plugin's other callers waiting for ever.
+struct CloseOnPanic(Arc<Shared>);
+
+impl Drop for CloseOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
 }
 
 struct Owner {
@@ -87,6 +107,12 @@ struct Owner {
     /// Whether a call has ended on this VM.
     used_vm: bool,
     used: Instant,
+    /// Since when nothing runs.
+    idle_since: Option<Instant>,
+    /// Whether the last call came soon after the one before.
+    close_together: bool,
+    /// Whether the log has the plugin's name.
+    named: bool,
     idle: Option<LocalBoxFuture<'static, ()>>,
 }
 
@@ -117,9 +143,50 @@ impl Owner {
         }
         self.flush();
         if self.running.is_empty() {
+            self.prepare();
+            if self.linger() {
+                // A call came, and nobody wakes an owner that was not asleep.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if let Next::Over = self.shared.listen(self.owner, context.waker()) {
+                return Poll::Ready(());
+            }
             self.rest(context);
         }
         Poll::Pending
+    }
+
+    /// Uses the quiet after a call to run the plugin's files for the next one.
+    fn prepare(&self) {
+        let (Some(vm), Some(facts)) = (&self.vm, self.shared.facts.get()) else {
+            return;
+        };
+        if std::env::var("PB_NOPREP").is_err() && facts.quick && vm.wants_preparing() && !self.shared.has_waiting() {
+            let call = Call::none();
+            self.local
+                .pulse
+                .watched(&self.shared, &call, || vm.prepare());
+        }
+    }
+
+    /// Where calls follow one another closely, looks out for the next one a moment before going to sleep: going to sleep
+    /// and being woken costs about as much as a small hook. Gives whether a call came.
+    fn linger(&mut self) -> bool {
+        let start = Instant::now();
+        self.idle_since = Some(start);
+        if !self.close_together || std::env::var("PB_NOLINGER").is_ok() {
+            return false;
+        }
+        self.shared.hush(self.owner);
+        while start.elapsed() < LINGER {
+            if self.shared.has_waiting() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        self.close_together = false;
+        false
     }
 
     /// Sends the answers that are ready. Until then their calls count as running, so that none is lost with its thread.
@@ -161,6 +228,9 @@ impl Owner {
     }
 
     fn start(&mut self, call: Arc<Call>) {
+        if let Some(since) = self.idle_since.take() {
+            self.close_together = self.local.may_linger && since.elapsed() < CLOSE;
+        }
         self.alone = call.alone.load(Ordering::Relaxed);
         if self.alone && self.used_vm {
             // Whatever it runs into then is its own.
@@ -192,8 +262,12 @@ impl Owner {
                 }
             }
         };
-        if let Some(facts) = self.shared.facts.get() {
+        if !self.named && let Some(facts) = self.shared.facts.get() {
             self.log.rename(facts.definition.name.as_str());
+            self.named = true;
+        }
+        if let Some(facts) = self.shared.facts.get() {
+            vm.quick.set(facts.quick);
         }
         let run = run(vm, self.shared.clone(), self.local.clone(), call);
         self.running.push(Box::pin(run));

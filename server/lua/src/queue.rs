@@ -89,6 +89,11 @@ impl Call {
         (call, receiver)
     }
 
+    /// A call that nobody makes, for work that is done ahead of one.
+    pub(crate) fn none() -> Arc<Call> {
+        Call::new(Request::Load).0
+    }
+
     /// Answers it; whoever comes first does.
     pub(crate) fn answer(&self, reply: Reply) {
         if let Some(sender) = lock(&self.reply).take() {
@@ -112,6 +117,8 @@ pub(crate) struct Shared {
     /// Set once the plugin is loaded.
     pub(crate) facts: OnceLock<Facts>,
     calls: Mutex<Calls>,
+    /// Whether `calls` has, or had a moment ago, one that waits.
+    arrived: AtomicBool,
 }
 
 #[derive(Default)]
@@ -148,6 +155,7 @@ impl Shared {
             limits,
             facts: OnceLock::new(),
             calls: Mutex::default(),
+            arrived: AtomicBool::new(false),
         })
     }
 
@@ -167,6 +175,7 @@ impl Shared {
                 return Reply::Refused(Refused::Error(HookError::Busy));
             }
             calls.waiting.push_back(call);
+            self.arrived.store(true, Ordering::Release);
             calls.wake.take()
         };
         if let Some(wake) = wake {
@@ -199,6 +208,7 @@ impl Shared {
             calls.waiting.pop_front();
         }
         let Some(first) = calls.waiting.front() else {
+            self.arrived.store(false, Ordering::Release);
             return Next::Nothing;
         };
         if alone || (running > 0 && first.alone.load(Ordering::Relaxed)) {
@@ -209,6 +219,33 @@ impl Shared {
         };
         calls.running.push(call.clone());
         Next::Call(call)
+    }
+
+    /// Whether a call waits. Cheap enough to be asked in a loop.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.arrived.load(Ordering::Acquire)
+    }
+
+    /// The owner is awake and will look by itself: nobody needs to wake it.
+    pub(crate) fn hush(&self, owner: u64) {
+        let mut calls = lock(&self.calls);
+        if calls.owner == owner {
+            calls.wake = None;
+        }
+    }
+
+    /// The owner goes to sleep, to be woken by the next call; at once, if one came in between.
+    pub(crate) fn listen(&self, owner: u64, waker: &Waker) -> Next {
+        let mut calls = lock(&self.calls);
+        if calls.owner != owner || calls.closed {
+            return Next::Over;
+        }
+        if calls.waiting.is_empty() {
+            calls.wake = Some(waker.clone());
+        } else {
+            waker.wake_by_ref();
+        }
+        Next::Nothing
     }
 
     /// A call is no longer running.

@@ -110,6 +110,7 @@ impl Sandbox {
             Facts {
                 definition,
                 settings,
+                quick: loaded.quick,
             },
             loaded.libs,
         );

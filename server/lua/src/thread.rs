@@ -84,6 +84,8 @@ fn work(
     let local = Rc::new(Local {
         pulse: pulse.clone(),
         vms: Cell::new(0),
+        // On a single processor whoever would call could not.
+        may_linger: std::thread::available_parallelism().is_ok_and(|count| count.get() > 1),
     });
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async move {
@@ -99,6 +101,8 @@ fn work(
 pub(crate) struct Local {
     pub(crate) pulse: Arc<Pulse>,
     vms: Cell<usize>,
+    /// Whether an owner may look out for the next call instead of sleeping.
+    pub(crate) may_linger: bool,
 }
 
 impl Local {

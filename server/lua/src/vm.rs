@@ -1,6 +1,6 @@
 //! One VM: built from the captured sources, owned by one task, thrown away when a call spoilt it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +27,9 @@ pub(crate) struct Facts {
     pub(crate) definition: Arc<Definition>,
     /// The operator's settings.
     pub(crate) settings: Map,
+    /// Whether the top level of its files took less than a slice. It does the same each time, so then it can be run
+    /// without being interrupted, and ahead of a call.
+    pub(crate) quick: bool,
 }
 
 /// A VM with a plugin's code in it.
@@ -39,8 +42,12 @@ pub(crate) struct Vm {
     main: Function,
     hook_names: RefCell<Vec<(&'static str, LuaString)>>,
     threads: RefCell<Vec<Thread>>,
+    /// What the files returned, run for the next call.
+    prepared: RefCell<Option<Table>>,
     lists: Rc<OptionLists>,
     settings: RefCell<Option<Table>>,
+    /// Whether the files may be run by [`Vm::prepare`].
+    pub(crate) quick: Cell<bool>,
 }
 
 /// Why Lua code did not come to its end.
@@ -91,9 +98,7 @@ impl Vm {
         let modules = Modules::new(source.clone());
         let api = api::install(&lua, &slot, &modules, log)?;
         let main = modules.own(&lua, &source.entry)?;
-        let interrupt = slot.clone();
-        lua.set_interrupt(move |lua| interrupt.interrupt(lua));
-        Ok(Vm {
+        let vm = Vm {
             lua,
             slot,
             modules,
@@ -102,9 +107,18 @@ impl Vm {
             main,
             hook_names: RefCell::default(),
             threads: RefCell::default(),
+            prepared: RefCell::default(),
             lists: Rc::default(),
             settings: RefCell::default(),
-        })
+            quick: Cell::new(false),
+        };
+        vm.interrupt();
+        Ok(vm)
+    }
+
+    fn interrupt(&self) {
+        let slot = self.slot.clone();
+        self.lua.set_interrupt(move |lua| slot.interrupt(lua));
     }
 
     /// Runs the plugin's files and then `hook` in a coroutine of its own. Gives the first two values it returned.
@@ -116,12 +130,42 @@ impl Vm {
     ) -> Result<(Value, Value), Stop> {
         let result = async {
             let mut all = arguments.into_lua_multi(&self.lua)?;
+            if self.quick.get() && self.wants_preparing() {
+                self.prepare();
+            }
+            let prepared = self.prepared.borrow_mut().take();
+            if let Some(definition) = prepared
+                && let Value::Function(function) = definition.raw_get(self.hook_name(hook)?)?
+            {
+                running.loaded(&self.limits);
+                return self.run(running, &function, all).await;
+            }
             all.push_front(self.hook_name(hook)?);
             all.push_front(Value::Function(self.main.clone()));
             self.run(running, &self.api.run, all).await
         }
         .await;
         result.map_err(|error| Stop::of(error, running))
+    }
+
+    /// Whether [`Vm::prepare`] would do anything.
+    pub(crate) fn wants_preparing(&self) -> bool {
+        self.prepared.borrow().is_none()
+    }
+
+    /// Runs the plugin's files for the next call, which then begins with its hook. Only for files that are quick: the
+    /// interrupt, which is most of what they would cost, is left out. What they did when the plugin was loaded they do
+    /// again; should they not, the watchdog sees it.
+    pub(crate) fn prepare(&self) {
+        let running = self.begin(Some("prepare"), None);
+        self.lua.remove_interrupt();
+        let returned: mlua::Result<Value> = self.slot.run(&running, || self.main.call(()));
+        self.interrupt();
+        running.end();
+        // What fails here fails again in the call, where it is reported.
+        if let Ok(Value::Table(definition)) = returned {
+            *self.prepared.borrow_mut() = Some(definition);
+        }
     }
 
     /// The name of a hook as Lua holds it.

@@ -128,6 +128,8 @@ impl fmt::Display for Report {
 /// Why a plugin could not be loaded: all its mistakes at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct LoadError {
+    /// The version that the plugin says it has, where it came that far.
+    pub version: Option<String>,
     /// The mistakes; never empty.
     pub reports: Vec<Report>,
 }

@@ -27,6 +27,22 @@ pub(crate) struct Loaded {
     pub(crate) quick: bool,
 }
 
+/// What loading found to be wrong.
+pub(crate) struct Failed {
+    /// The version that the plugin says it has, where it came that far.
+    pub(crate) version: Option<String>,
+    pub(crate) mistakes: Vec<Unplaced>,
+}
+
+impl From<Vec<Unplaced>> for Failed {
+    fn from(mistakes: Vec<Unplaced>) -> Failed {
+        Failed {
+            version: None,
+            mistakes,
+        }
+    }
+}
+
 /// A report whose line is still to be found: the sandbox parses the source for it, away from the Lua threads.
 #[derive(Debug)]
 pub(crate) struct Unplaced {
@@ -81,22 +97,14 @@ pub(crate) fn build(
 }
 
 /// Runs the plugin's files and reads its definition and migrations. The VM is given back when it is fit for calls.
-pub(crate) async fn open(
-    vm: &Vm,
-    running: &Running,
-    source: &Source,
-) -> Result<Loaded, Vec<Unplaced>> {
+pub(crate) async fn open(vm: &Vm, running: &Running, source: &Source) -> Result<Loaded, Failed> {
     match read(vm, running, source).await {
         Ok(read) => read,
-        Err(stop) => Err(vec![stopped(stop, vm, source).into()]),
+        Err(stop) => Err(vec![stopped(stop, vm, source).into()].into()),
     }
 }
 
-async fn read(
-    vm: &Vm,
-    running: &Running,
-    source: &Source,
-) -> Result<Result<Loaded, Vec<Unplaced>>, Stop> {
+async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Loaded, Failed>, Stop> {
     let before = clock::thread();
     let returned = vm.open(running).await?;
     let quick = clock::thread().saturating_sub(before) < vm.limits.slice;
@@ -107,12 +115,16 @@ async fn read(
         _ => false,
     };
     let Value::Table(definition) = &returned else {
-        return Ok(Err(vec![no_plugin(kind(&returned), source)]));
+        return Ok(Err(vec![no_plugin(kind(&returned), source)].into()));
     };
     if !marked {
         let found = "a table that patchbay.plugin did not mark";
-        return Ok(Err(vec![no_plugin(found, source)]));
+        return Ok(Err(vec![no_plugin(found, source)].into()));
     }
+    let version = definition
+        .raw_get::<Option<String>>("version")
+        .ok()
+        .flatten();
     let inline = inline_of(definition);
     let found = read_migrations(vm, running, source, inline).await?;
     let mut mistakes = found.mistakes;
@@ -122,7 +134,7 @@ async fn read(
     let unreadable = reader.into_mistakes();
     if !unreadable.is_empty() {
         mistakes.extend(unreadable.into_iter().map(here));
-        return Ok(Err(mistakes));
+        return Ok(Err(Failed { version, mistakes }));
     }
     Ok(match Definition::read(term, found.migrations) {
         Ok(definition) if mistakes.is_empty() => Ok(Loaded {
@@ -130,11 +142,14 @@ async fn read(
             libs: vm.modules.libs(),
             quick,
         }),
-        Ok(_) => Err(mistakes),
+        Ok(_) => Err(Failed { version, mistakes }),
         Err(more) => {
             let mut all: Vec<Unplaced> = more.into_iter().map(here).collect();
             all.append(&mut mistakes);
-            Err(all)
+            Err(Failed {
+                version,
+                mistakes: all,
+            })
         }
     })
 }

@@ -162,7 +162,7 @@ impl Owner {
         let (Some(vm), Some(facts)) = (&self.vm, self.shared.facts.get()) else {
             return;
         };
-        if std::env::var("PB_NOPREP").is_err() && facts.quick && vm.wants_preparing() && !self.shared.has_waiting() {
+        if facts.quick && vm.wants_preparing() && !self.shared.has_waiting() {
             let call = Call::none();
             self.local
                 .pulse
@@ -175,7 +175,7 @@ impl Owner {
     fn linger(&mut self) -> bool {
         let start = Instant::now();
         self.idle_since = Some(start);
-        if !self.close_together || std::env::var("PB_NOLINGER").is_ok() {
+        if !self.close_together {
             return false;
         }
         self.shared.hush(self.owner);
@@ -262,7 +262,9 @@ impl Owner {
                 }
             }
         };
-        if !self.named && let Some(facts) = self.shared.facts.get() {
+        if !self.named
+            && let Some(facts) = self.shared.facts.get()
+        {
             self.log.rename(facts.definition.name.as_str());
             self.named = true;
         }

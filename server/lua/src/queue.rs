@@ -16,7 +16,7 @@ use crate::call::{CatalogueReader, Form, HookCall, RenderCall};
 use crate::error::{FieldError, HookError, Report};
 use crate::hooks::Link;
 use crate::limits::Limits;
-use crate::load::{Loaded, Unplaced};
+use crate::load::{Failed, Loaded};
 use crate::source::Source;
 use crate::vm::Facts;
 use patchbay_plugin::term::Mistake;
@@ -53,7 +53,7 @@ pub(crate) enum Refused {
 
 /// What a call came to.
 pub(crate) enum Reply {
-    Loaded(Result<Loaded, Vec<Unplaced>>),
+    Loaded(Result<Loaded, Failed>),
     Form(Form),
     Normalized(Result<Map, Vec<FieldError>>),
     Validated(Vec<FieldError>),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{LoadError, Report, Stage};
 use crate::limits::Limits;
-use crate::load::{self, Unplaced};
+use crate::load::{self, Failed};
 use crate::plugin::Plugin;
 use crate::positions::place_all;
 use crate::queue::{Refused, Reply, Request, Shared, lock};
@@ -65,6 +65,7 @@ impl Sandbox {
     ) -> Result<Plugin, LoadError> {
         let source = Arc::new(source);
         load::check_source(&source).map_err(|report| LoadError {
+            version: None,
             reports: vec![report],
         })?;
         let shared = Shared::new(source.clone(), self.threads.limits.clone());
@@ -72,6 +73,7 @@ impl Sandbox {
         let plugin = Plugin::new(shared.clone(), self.threads.clone());
         if !self.threads.host(&shared) {
             return Err(LoadError {
+                version: None,
                 reports: vec![Report::new(
                     Stage::Load,
                     "there is no Lua thread to run it on",
@@ -80,7 +82,7 @@ impl Sandbox {
         }
         let loaded = match shared.ask(Request::Load).await {
             Reply::Loaded(Ok(loaded)) => loaded,
-            Reply::Loaded(Err(mistakes)) => return Err(place(mistakes, &source).await),
+            Reply::Loaded(Err(failed)) => return Err(place(failed, &source).await),
             Reply::Refused(Refused::Error(error)) => {
                 let mut reports = error.reports().to_vec();
                 if reports.is_empty() {
@@ -89,7 +91,10 @@ impl Sandbox {
                 for report in &mut reports {
                     report.stage = Stage::Load;
                 }
-                return Err(LoadError { reports });
+                return Err(LoadError {
+                    version: None,
+                    reports,
+                });
             }
             _ => unreachable!("a load is answered as a load"),
         };
@@ -103,7 +108,10 @@ impl Sandbox {
                         Report::new(Stage::Settings, message).in_file(source.shown(&source.entry))
                     })
                     .collect();
-                return Err(LoadError { reports });
+                return Err(LoadError {
+                    version: Some(definition.version.clone()),
+                    reports,
+                });
             }
         };
         plugin.loaded(
@@ -118,9 +126,10 @@ impl Sandbox {
     }
 }
 
-async fn place(mistakes: Vec<Unplaced>, source: &Arc<Source>) -> LoadError {
+async fn place(failed: Failed, source: &Arc<Source>) -> LoadError {
     LoadError {
-        reports: place_all(mistakes, source).await,
+        version: failed.version,
+        reports: place_all(failed.mistakes, source).await,
     }
 }
 

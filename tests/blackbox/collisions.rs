@@ -116,7 +116,7 @@ async fn a_later_plugin_that_does_not_continue_the_history_leaves_the_earlier_se
         });
         let narrower = r#"return patchbay.plugin { name = "BigQueryDataOutput", version = "2.0.0",
             fields = { patchbay.field.string "dataset" { required = true } } }"#;
-        server.folder.write("two/other.lua", narrower);
+        server.folder.write_by_rename("two/other.lua", narrower);
         let status = server
             .until("plugins/status", 200, |status| {
                 entry_at(status, "two/other.lua")["last_error"].is_object()

@@ -31,7 +31,7 @@ async fn an_override_whose_form_fails_leaves_the_plugin_that_it_would_replace() 
         .json();
     server
         .folder
-        .write("two/own.lua", plugin("OwnDataOutput", RAISES));
+        .write_by_rename("two/own.lua", plugin("OwnDataOutput", RAISES));
     let status = server
         .until("plugins/status", 200, |status| {
             entry_at(status, "two/own.lua")["state"] == "failed"
@@ -163,7 +163,7 @@ async fn a_first_file_that_takes_a_name_and_fails_leaves_the_one_that_has_it() {
     });
     server.get("plugins/BDataOutput/form").await.is(200);
     let misfit = plugin("BDataOutput", "requires = \">=99\",");
-    server.folder.write("lua-plugins/a.lua", misfit);
+    server.folder.write_by_rename("lua-plugins/a.lua", misfit);
     let status = server
         .until("plugins/status", 200, |status| {
             entry_at(status, "a.lua")["state"] == "incompatible"
@@ -198,7 +198,7 @@ async fn a_form_may_read_rows_by_a_field_that_its_version_adds() {
                     return { ui.string "path" { label = #rows .. " in zone a" } }
                 end,
             }"#;
-        server.folder.write("lua-plugins/own.lua", source);
+        server.folder.write_by_rename("lua-plugins/own.lua", source);
         let form = server
             .until("plugins/OwnDataOutput/form", 200, |form| form["version"] == "2.0.0")
             .await;

@@ -34,6 +34,22 @@ pub(crate) fn is_not_configured(error: &mlua::Error) -> bool {
     }
 }
 
+/// What is raised when the plugin's rows cannot be read at the moment, which is no fault of the plugin.
+#[derive(Debug, thiserror::Error)]
+#[error("db:configurations failed: {0}")]
+struct Unavailable(String);
+
+/// Why rows could not be read, when that is what an error is or comes from.
+pub(crate) fn unavailable(error: &mlua::Error) -> Option<String> {
+    match error {
+        mlua::Error::ExternalError(error) => error
+            .downcast_ref::<Unavailable>()
+            .map(|unavailable| unavailable.0.clone()),
+        mlua::Error::CallbackError { cause, .. } => unavailable(cause),
+        _ => None,
+    }
+}
+
 /// The lists of options of one catalogue, as Lua holds them. They are read-only, so calls can share them.
 #[derive(Default)]
 pub(crate) struct OptionLists {
@@ -283,9 +299,8 @@ impl UserData for Db {
                 Ok(reader.configurations(db.definition.name.clone(), filter))
             });
             async move {
-                let rows = started?.await.map_err(|reason| {
-                    raised(format!("db:configurations failed: {reason}"))
-                })?;
+                let rows =
+                    started?.await.map_err(|reason| mlua::Error::external(Unavailable(reason)))?;
                 let list = lua.create_table_with_capacity(rows.len(), 0)?;
                 for (place, row) in rows.iter().enumerate() {
                     list.raw_set(place + 1, map_into_lua(&lua, row)?)?;

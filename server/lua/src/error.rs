@@ -169,6 +169,9 @@ pub enum HookError {
     /// It returned something that is no answer.
     #[error("{}", Lines(.0))]
     Nonsense(Vec<Report>),
+    /// The plugin's rows, which it asked for, cannot be read at the moment.
+    #[error("the plugin's rows cannot be read: {0}")]
+    Unavailable(String),
     /// Too many calls of the plugin wait already.
     #[error("too many calls of this plugin are waiting")]
     Busy,
@@ -186,7 +189,7 @@ impl fmt::Display for Lines<'_> {
 }
 
 impl HookError {
-    /// What there is to say about it; nothing for `Busy` and `Closed`, which are no fault of the plugin.
+    /// What there is to say about it; nothing where the plugin is not at fault.
     pub fn reports(&self) -> &[Report] {
         match self {
             HookError::Raised(report)
@@ -194,7 +197,7 @@ impl HookError {
             | HookError::Memory(report)
             | HookError::Stuck(report) => std::slice::from_ref(report),
             HookError::Nonsense(reports) => reports,
-            HookError::Busy | HookError::Closed => &[],
+            HookError::Unavailable(_) | HookError::Busy | HookError::Closed => &[],
         }
     }
 }

@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 
+use crate::db::unavailable;
 use crate::error::{HookError, Report, Stage};
 use crate::explain::explain;
 use crate::hooks::{Failure, reader_of};
@@ -251,7 +252,7 @@ impl Owner {
                     }
                     Err(report) => {
                         let reply = match call.request {
-                            Request::Load => Reply::Loaded(Err(vec![report.into()])),
+                            Request::Load => Reply::Loaded(Err(vec![report.into()].into())),
                             _ => Reply::Refused(Refused::Error(HookError::Raised(report))),
                         };
                         self.shared.done(self.owner, &call);
@@ -353,7 +354,8 @@ async fn load_plugin(
             Report::new(Stage::Load, over_time(Over::Wall, &shared.limits))
                 .in_file(shared.source.shown(&shared.source.entry))
                 .into(),
-        ])),
+        ]
+        .into())),
     })
 }
 
@@ -436,6 +438,9 @@ fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refus
     match failure {
         Failure::Nonsense(mistakes) => Ok(Refused::Nonsense(mistakes)),
         Failure::Stopped(Stop::Raised(error)) => {
+            if let Some(reason) = unavailable(&error) {
+                return Ok(Refused::Error(HookError::Unavailable(reason)));
+            }
             let explained = explain(&error, source);
             Ok(Refused::Error(HookError::Raised(
                 Report::new(Stage::Hook, explained.message)

@@ -1,6 +1,7 @@
 //! Building the globals of one VM, and the host functions in Rust.
 
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use mlua::{Function, Lua, LuaString, Table, Value, Variadic};
 use patchbay_plugin::name::nearest;
@@ -23,6 +24,17 @@ pub(crate) struct HostApi {
 /// The longest text that `patchbay.fill` makes and `patchbay.url_encode` takes, in bytes.
 const MAX_TEXT: usize = 1024 * 1024;
 
+/// `host.luau`, compiled. Compiling it takes longer than everything else about a VM, and every VM runs the same.
+fn host_code() -> mlua::Result<&'static [u8]> {
+    static CODE: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(code) = CODE.get() {
+        return Ok(code);
+    }
+    let compiler = mlua::chunk::Compiler::new().set_optimization_level(2);
+    let code = compiler.compile(include_str!("host.luau"))?;
+    Ok(CODE.get_or_init(|| code))
+}
+
 /// Replaces the globals of a fresh VM by the API and locks them.
 pub(crate) fn install(
     lua: &Lua,
@@ -41,10 +53,9 @@ pub(crate) fn install(
     host.raw_set("provide", provide)?;
 
     let built: Table = lua
-        .load(include_str!("host.luau"))
+        .load(host_code()?)
         .set_name("=[patchbay]")
-        .set_mode(mlua::chunk::ChunkMode::Text)
-        .set_compiler(mlua::chunk::Compiler::new().set_optimization_level(2))
+        .set_mode(mlua::chunk::ChunkMode::Binary)
         .call(host)?;
     let api: Table = built.raw_get("api")?;
     let globals_meta: Table = built.raw_get("globals_meta")?;

@@ -65,6 +65,7 @@ impl From<HookError> for RequestError {
     fn from(error: HookError) -> Self {
         match error {
             HookError::Busy => RequestError::Busy,
+            HookError::Unavailable(reason) => RequestError::Unavailable(reason),
             HookError::Deadline(report) => RequestError::Deadline(report.to_string()),
             other => RequestError::Internal(other.to_string()),
         }

@@ -143,15 +143,7 @@ pub(crate) async fn compute(
 
 /// A failed hook as answers show it.
 pub(crate) fn hook_failure(error: &HookError, version: Option<&str>) -> LastError {
-    let reports: &[patchbay_lua::Report] = match error {
-        HookError::Raised(report)
-        | HookError::Deadline(report)
-        | HookError::Memory(report)
-        | HookError::Stuck(report) => std::slice::from_ref(report),
-        HookError::Nonsense(reports) => reports,
-        HookError::Busy | HookError::Closed => &[],
-    };
-    last_error(reports, "hook", &error.to_string(), version)
+    last_error(error.reports(), "hook", &error.to_string(), version)
 }
 
 /// Reports of the sandbox as answers show them: the first in full, all as lines.

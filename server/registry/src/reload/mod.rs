@@ -286,7 +286,7 @@ impl Builder {
                         &error.reports,
                         "load",
                         "it cannot be loaded",
-                        None,
+                        error.version.as_deref(),
                     ));
                 }
             }

@@ -33,7 +33,9 @@ fn kind_of(result: &Result<impl Sized, HookError>) -> Option<Kind> {
         Err(HookError::Memory(_)) => Some(Memory),
         Err(HookError::Raised(_)) => Some(Raised),
         Err(HookError::Nonsense(_)) => Some(Nonsense),
-        Err(HookError::Stuck(_) | HookError::Busy | HookError::Closed) => None,
+        Err(
+            HookError::Stuck(_) | HookError::Unavailable(_) | HookError::Busy | HookError::Closed,
+        ) => None,
     }
 }
 

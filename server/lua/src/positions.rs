@@ -6,6 +6,7 @@
 //!
 //! Parsing is slow and cannot be interrupted, so it runs on a thread of its own, away from Lua and from the callers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -209,7 +210,14 @@ impl<'a> Found<'a> {
 /// Follows a path through one file. `scopes` are the blocks in which names are looked up, the innermost last.
 struct Search<'a> {
     scopes: Vec<&'a Block>,
+    /// How many steps the search may still take, all together: names may lead to themselves.
+    steps: Cell<usize>,
 }
+
+/// How many steps one search may take.
+const MAX_STEPS: usize = 64;
+/// How deep it may go: calls within calls, blocks within blocks.
+const MAX_DEPTH: usize = 16;
 
 /// How many names are followed one to the next: `local a = b`.
 const MAX_NAMES: usize = 16;
@@ -218,29 +226,39 @@ impl<'a> Search<'a> {
     fn new(block: &'a Block) -> Search<'a> {
         Search {
             scopes: vec![block],
+            steps: Cell::new(MAX_STEPS),
         }
+    }
+
+    /// Takes a step; none once all are taken, or `depth` is too deep.
+    fn step(&self, depth: usize) -> Option<()> {
+        if depth >= MAX_DEPTH {
+            return None;
+        }
+        self.steps.set(self.steps.get().checked_sub(1)?);
+        Some(())
     }
 
     fn place(mut self, wanted: &Wanted) -> Option<Position> {
         let top = self.scopes.first().copied()?;
-        let mut here = self.returned(top)?;
+        let mut here = self.returned(top, 0)?;
         if let Some(hook) = wanted.hook {
-            let Some(found) = self.key(here, hook) else {
+            let Some(found) = self.key(here, hook, 0) else {
                 return here.start;
             };
             let Some(body) = self.body(found) else {
                 return found.start.or(found.key);
             };
             self.scopes.push(body.block());
-            match self.returned(body.block()) {
+            match self.returned(body.block(), 0) {
                 Some(returned) => here = returned,
                 None => return found.key.or(found.start),
             }
         }
         for (place, step) in wanted.steps.iter().enumerate() {
             let next = match step {
-                WantedStep::Key(key) => self.key(here, key),
-                WantedStep::Index(index) => self.index(here, *index),
+                WantedStep::Key(key) => self.key(here, key, 0),
+                WantedStep::Index(index) => self.index(here, *index, 0),
             };
             let Some(next) = next else { return here.start };
             let last = place + 1 == wanted.steps.len();
@@ -253,16 +271,18 @@ impl<'a> Search<'a> {
     }
 
     /// The first value that a block returns at its end, or else in the blocks inside it.
-    fn returned(&self, block: &'a Block) -> Option<Found<'a>> {
+    fn returned(&self, block: &'a Block, depth: usize) -> Option<Found<'a>> {
+        self.step(depth)?;
         if let Some(LastStmt::Return(returned)) = block.last_stmt() {
             let value = returned.returns().iter().next()?;
             return Some(Found::value(value, returned.token().start_position()));
         }
         block.stmts().find_map(|statement| match statement {
-            Stmt::Do(inner) => self.returned(inner.block()),
-            Stmt::If(branch) => self
-                .returned(branch.block())
-                .or_else(|| branch.else_block().and_then(|block| self.returned(block))),
+            Stmt::Do(inner) => self.returned(inner.block(), depth + 1),
+            Stmt::If(branch) => self.returned(branch.block(), depth + 1).or_else(|| {
+                let block = branch.else_block()?;
+                self.returned(block, depth + 1)
+            }),
             _ => None,
         })
     }
@@ -331,14 +351,15 @@ impl<'a> Search<'a> {
     }
 
     /// The value at a key of a table, or of the options of a call.
-    fn key(&self, found: Found<'a>, wanted: &str) -> Option<Found<'a>> {
+    fn key(&self, found: Found<'a>, wanted: &str, depth: usize) -> Option<Found<'a>> {
+        self.step(depth)?;
         let (value, name) = self.resolve(found.spot);
         let in_table = match value? {
             Expression::TableConstructor(table) => key_of(table, wanted),
             Expression::FunctionCall(call) => key_of_call(call, wanted).or_else(|| {
                 // `patchbay.plugin(definition)`
                 let argument = argument_of_call(call)?;
-                self.key(Found::value(argument, None), wanted)
+                self.key(Found::value(argument, None), wanted, depth + 1)
             }),
             _ => None,
         };
@@ -347,6 +368,7 @@ impl<'a> Search<'a> {
 
     /// What is set after the table was made: `plugin.validate = …`, `function plugin.validate(…)`.
     fn set_later(&self, table: &str, wanted: &str) -> Option<Found<'a>> {
+        self.step(0)?;
         self.scopes.iter().rev().find_map(|block| {
             block.stmts().find_map(|statement| match statement {
                 Stmt::Assignment(assignment) => assignment
@@ -369,7 +391,8 @@ impl<'a> Search<'a> {
     }
 
     /// The value at a place of a list.
-    fn index(&self, found: Found<'a>, wanted: usize) -> Option<Found<'a>> {
+    fn index(&self, found: Found<'a>, wanted: usize, depth: usize) -> Option<Found<'a>> {
+        self.step(depth)?;
         let (value, _) = self.resolve(found.spot);
         let table = match value? {
             Expression::TableConstructor(table) => table,
@@ -377,7 +400,7 @@ impl<'a> Search<'a> {
                 Some(table) => table,
                 None => {
                     let argument = argument_of_call(call)?;
-                    return self.index(Found::value(argument, None), wanted);
+                    return self.index(Found::value(argument, None), wanted, depth + 1);
                 }
             },
             _ => return None,

@@ -124,6 +124,21 @@ impl AnswerReader {
         false
     }
 
+    /// Counts the bytes of one text; false once the bounds are passed.
+    fn count_bytes(&mut self, bytes: usize, trail: &Trail<'_>) -> bool {
+        self.bytes += bytes;
+        if self.bytes <= MAX_BYTES {
+            return true;
+        }
+        self.mistake(
+            trail,
+            format!("at most {MAX_BYTES} bytes of text in all"),
+            "more",
+        );
+        self.full = true;
+        false
+    }
+
     /// The answer as a term. Functions stay behind as [`Term::Function`].
     pub(crate) fn term(&mut self, value: &Value, trail: &Trail<'_>) -> Term {
         if !self.count(trail) {
@@ -141,7 +156,7 @@ impl AnswerReader {
                 let Some(length) = self.open(table, trail) else {
                     return Term::Nil;
                 };
-                let before = (self.nodes, self.bytes, self.mistakes.len());
+                let before = self.mistakes.len();
                 let read = if length == 0 {
                     self.entries(table, trail)
                 } else {
@@ -149,9 +164,9 @@ impl AnswerReader {
                 };
                 let term = match read {
                     Some(term) => term,
+                    // What was read so far counts although it is read again: at every level it could be so.
                     None => {
-                        (self.nodes, self.bytes) = (before.0, before.1);
-                        self.mistakes.truncate(before.2);
+                        self.mistakes.truncate(before);
                         self.irregular(table, length, trail)
                     }
                 };
@@ -295,14 +310,7 @@ impl AnswerReader {
     /// A text, as UTF-8 without NUL.
     pub(crate) fn text(&mut self, text: &mlua::LuaString, trail: &Trail<'_>) -> Option<String> {
         let bytes = text.as_bytes();
-        self.bytes += bytes.len();
-        if self.bytes > MAX_BYTES {
-            self.mistake(
-                trail,
-                format!("at most {MAX_BYTES} bytes of text in all"),
-                "more",
-            );
-            self.full = true;
+        if !self.count_bytes(bytes.len(), trail) {
             return None;
         }
         match std::str::from_utf8(&bytes) {
@@ -355,12 +363,16 @@ impl AnswerReader {
     /// A table that looks like one with text keys; none when it is not.
     fn entries(&mut self, table: &Table, trail: &Trail<'_>) -> Option<Term> {
         let mut entries: Vec<(String, Term)> = Vec::with_capacity(8);
-        let walked = table.for_each(|key: String, value: Value| {
+        let walked = table.for_each(|key: mlua::LuaString, value: Value| {
+            // Counted before it is copied: many tables may share one long key.
+            if !self.count_bytes(key.as_bytes().len(), trail) {
+                return Err(mlua::Error::StackError);
+            }
+            let key = key.to_str()?.to_owned();
             // A number would come as its digits.
             if key.as_bytes().contains(&0) || is_number_in_disguise(table, &key)? {
                 return Err(mlua::Error::StackError);
             }
-            self.bytes += key.len();
             let term = self.term(&value, &trail.key(&key));
             entries.push((key, term));
             if self.full {

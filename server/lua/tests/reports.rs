@@ -398,3 +398,70 @@ async fn answers_that_are_nonsense_are_placed_in_the_hook() {
     lua-plugins/x.lua:36:3: render: expected the finished text, found nothing
     "##);
 }
+
+#[tokio::test]
+async fn names_that_lead_to_themselves_are_not_followed_for_ever() {
+    let text = r#"local p
+local function mk(x) return patchbay.plugin { name = "RecurOutput", fields = 5, bad = 1 } end
+local p = mk(p)
+return p
+"#;
+    let found = mistakes(single(text)).await;
+    assert!(found.contains("bad: expected one of the keys"), "{found}");
+    assert!(found.contains("fields: expected"), "{found}");
+
+    let text = common::with_hooks(
+        "validate = function() local x local function mk(y) return { { feld = 'a', message = 5 } } end\nlocal x = mk(x) return x end",
+    );
+    let sandbox = Sandbox::new(short());
+    let plugin = load(&sandbox, single(&text)).await.expect("loads");
+    let error = plugin
+        .validate(call(json!({})))
+        .await
+        .expect_err("`feld` is no key");
+    assert!(error.to_string().contains("feld"), "{error}");
+}
+
+#[tokio::test]
+async fn places_are_found_in_deeply_nested_sources() {
+    let deep = 180;
+    let text = format!(
+        "local x = {}{}\nlocal y = {}1{}\nreturn patchbay.plugin {{ name = \"XDataOutput\", fields = 5 }}",
+        "{".repeat(deep),
+        "}".repeat(deep),
+        "(".repeat(deep),
+        ")".repeat(deep),
+    );
+    let found = mistakes(single(&text)).await;
+    assert!(found.contains("x.lua:3:"), "{found}");
+}
+
+/// What is wrong with a definition whose `junk` is hostile, and that it was found before anything was given up.
+async fn junk(code: &str) -> String {
+    let sandbox = Sandbox::new(patchbay_lua::Limits::default());
+    let text = format!(
+        "{code}\nreturn patchbay.plugin {{ name = \"XDataOutput\", fields = {{ patchbay.field.string \"a\" }}, junk = t }}"
+    );
+    match load(&sandbox, single(&text)).await {
+        Ok(plugin) => panic!("{plugin:?} was loaded"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_table_is_not_read_twice_at_every_level() {
+    let found = junk(
+        "local function lvl(c) return { a = c, ['\\0'] = 1, b = c and 1, c = 1, d = 1 } end\nlocal t = {} for i = 1, 30 do t = lvl(t) end",
+    )
+    .await;
+    assert!(found.contains("at most 100000 values"), "{found}");
+}
+
+#[tokio::test]
+async fn long_keys_are_counted_before_they_are_copied() {
+    let found = junk(
+        "local key = string.rep('k', 1000000)\nlocal t = {} for i = 1, 3000 do t[i] = { [key] = 1 } end",
+    )
+    .await;
+    assert!(found.contains("at most 4194304 bytes of text"), "{found}");
+}

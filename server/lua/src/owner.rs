@@ -70,6 +70,7 @@ pub(crate) async fn own(shared: Arc<Shared>, owner: u64, local: Rc<Local>) {
         answers: Vec::with_capacity(BATCH),
         alone: false,
         used_vm: false,
+        only_loaded: false,
         used: Instant::now(),
         idle_since: None,
         close_together: false,
@@ -107,6 +108,8 @@ struct Owner {
     alone: bool,
     /// Whether a call has ended on this VM.
     used_vm: bool,
+    /// Whether the last of them loaded the plugin.
+    only_loaded: bool,
     used: Instant,
     /// Since when nothing runs.
     idle_since: Option<Instant>,
@@ -160,10 +163,10 @@ impl Owner {
 
     /// Uses the quiet after a call to run the plugin's files for the next one.
     fn prepare(&self) {
-        let (Some(vm), Some(facts)) = (&self.vm, self.shared.facts.get()) else {
+        let Some(vm) = &self.vm else {
             return;
         };
-        if facts.quick && vm.wants_preparing() && !self.shared.has_waiting() {
+        if vm.wants_preparing() && !self.shared.has_waiting() {
             let call = Call::none();
             self.local
                 .pulse
@@ -198,7 +201,8 @@ impl Owner {
         }
     }
 
-    /// Drops the VM once it has been idle long enough, or at once when too many are kept.
+    /// Drops the VM once it has been idle long enough, or at once when too many are kept. One that has only loaded its
+    /// plugin goes at once too: many are loaded at the start, and few of them are called soon.
     fn rest(&mut self, context: &mut Context<'_>) {
         loop {
             if self.vm.is_none() {
@@ -206,7 +210,7 @@ impl Owner {
                 return;
             }
             let left = self.shared.limits.idle.saturating_sub(self.used.elapsed());
-            if left.is_zero() || self.local.has_too_many_vms() {
+            if left.is_zero() || self.only_loaded || self.local.has_too_many_vms() {
                 self.drop_vm();
                 continue;
             }
@@ -270,7 +274,7 @@ impl Owner {
             self.named = true;
         }
         if let Some(facts) = self.shared.facts.get() {
-            vm.quick.set(facts.quick);
+            vm.quick.get_or_init(|| facts.quick.clone());
         }
         let run = run(vm, self.shared.clone(), self.local.clone(), call);
         self.running.push(Box::pin(run));
@@ -283,6 +287,7 @@ impl Owner {
         match outcome {
             Outcome::Answer(reply) => {
                 self.used_vm = true;
+                self.only_loaded = matches!(call.request, Request::Load);
                 self.answers.push((call, reply));
                 if self.answers.len() >= BATCH {
                     self.flush();

@@ -1,6 +1,6 @@
 //! The log: by tracing, to standard error or a file, pretty, as text or as JSON.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
 use patchbay_plugin::name::nearest;
@@ -65,16 +65,21 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
                 .open(path)
                 .with_context(|| format!("the log file {}", path.display()))?;
             let (writer, guard) = background(file);
-            (BoxMakeWriter::new(writer), guard, false)
+            (writer, guard, false)
         }
         None => {
             let (writer, guard) = background(std::io::stderr());
-            (
-                BoxMakeWriter::new(writer),
-                guard,
-                std::io::stderr().is_terminal(),
-            )
+            (writer, guard, std::io::stderr().is_terminal())
         }
+    };
+    let one_line = match settings.log_format {
+        LogFormat::Text => true,
+        LogFormat::Auto => !terminal,
+        LogFormat::Json | LogFormat::Pretty => false,
+    };
+    let writer = match one_line {
+        true => BoxMakeWriter::new(move || OneLine(writer.clone())),
+        false => BoxMakeWriter::new(writer),
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -90,8 +95,62 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<WorkerGuard> {
 }
 
 /// A writer that hands its lines to a thread of its own.
-fn background(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+fn background(to: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default()
         .buffered_lines_limit(WAITING_LINES)
         .finish(to)
+}
+
+/// Writes each event as one line: a newline or escape that came with a request or a plugin's text is written as it would
+/// be in a string, so that nobody writes lines of the log but the server.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let (line, end) = match event.strip_suffix(b"\n") {
+            Some(line) => (line, "\n"),
+            None => (event, ""),
+        };
+        if line.iter().any(|byte| byte.is_ascii_control()) {
+            let mut escaped = String::with_capacity(event.len() + 16);
+            for letter in String::from_utf8_lossy(line).chars() {
+                match letter {
+                    control if control.is_control() => escaped.extend(control.escape_default()),
+                    plain => escaped.push(plain),
+                }
+            }
+            escaped.push_str(end);
+            self.0.write_all(escaped.as_bytes())?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let mut log = OneLine(Vec::new());
+        let event = b"INFO not found: x\nPlugin registry: forged\x1b[2J\n";
+        assert_eq!(log.write(event).expect("written"), event.len());
+        assert_eq!(
+            log.0,
+            b"INFO not found: x\\nPlugin registry: forged\\u{1b}[2J\n"
+        );
+    }
+
+    #[test]
+    fn a_filter_that_means_nothing_is_refused() {
+        assert!(filter("info,patchbay_store=debug").is_ok());
+        let error = filter("inof").expect_err("no level").to_string();
+        assert!(error.contains("did you mean info?"), "{error}");
+    }
 }

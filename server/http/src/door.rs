@@ -228,8 +228,9 @@ fn is_write(method: &Method) -> bool {
 
 /// Whether the content is JSON, or there is none.
 fn is_json_or_nothing(headers: &HeaderMap) -> bool {
-    match headers.get(CONTENT_TYPE) {
-        Some(content_type) => is_json(content_type),
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    match types.next() {
+        Some(content_type) => is_json(content_type) && types.next().is_none(),
         None => {
             !headers.contains_key(TRANSFER_ENCODING)
                 && headers
@@ -286,7 +287,10 @@ fn is_loopback_name(authority: &str) -> bool {
         },
     };
     let port_is_one = match port.strip_prefix(':') {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_digit()),
+        Some("") => true,
+        Some(digits) => {
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+        }
         None => port.is_empty(),
     };
     if !port_is_one {
@@ -295,12 +299,20 @@ fn is_loopback_name(authority: &str) -> bool {
     if let Ok(address) = name.parse::<IpAddr>() {
         return address.is_loopback() && (address.is_ipv6() == authority.starts_with('['));
     }
+    let is_name = name.split('.').all(|label| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    });
     let under_localhost = name
         .len()
         .checked_sub(".localhost".len())
         .and_then(|start| name.get(start..))
         .is_some_and(|ending| ending.eq_ignore_ascii_case(".localhost"));
-    !authority.starts_with('[') && (name.eq_ignore_ascii_case("localhost") || under_localhost)
+    is_name
+        && !authority.starts_with('[')
+        && (name.eq_ignore_ascii_case("localhost") || under_localhost)
 }
 
 /// Whether an origin is the server itself, by the name that the client called it.

@@ -56,6 +56,25 @@ pub(crate) struct ApiError {
     cause: Option<Arc<str>>,
 }
 
+/// How much of what was sent a 422 repeats in all, in bytes of text.
+const MAX_REPEATED: usize = 64 * 1024;
+
+/// About how many bytes a value has as JSON.
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(size_of).sum::<usize>() + 2,
+        Value::Object(entries) => {
+            entries
+                .iter()
+                .map(|(key, value)| key.len() + size_of(value) + 4)
+                .sum::<usize>()
+                + 2
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
+
 impl ApiError {
     /// An error that says to the client what is wrong.
     pub(crate) fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
@@ -90,9 +109,16 @@ impl ApiError {
         )
     }
 
-    /// 422. What was sent is repeated without its secrets.
+    /// 422. What was sent is repeated without its secrets, and only as far as the answer stays of a size to read.
     pub(crate) fn invalid(mut errors: Vec<ValidationError>) -> Self {
+        let mut left = MAX_REPEATED;
         for error in &mut errors {
+            let size = size_of(&error.input);
+            if size > left {
+                error.input = Value::Null;
+                continue;
+            }
+            left -= size;
             let at_secret =
                 matches!(error.loc.last(), Some(LocStep::Key(key)) if is_secret_key(key));
             error.input = match at_secret {
@@ -368,5 +394,23 @@ mod tests {
         let error = response.extensions().get::<ApiError>().expect("the error");
         assert_eq!(error.status(), 500);
         assert_eq!(error.for_the_log(), "a handler panicked: boom");
+    }
+
+    #[test]
+    fn an_answer_does_not_repeat_a_large_body_with_each_error() {
+        let loc = || vec!["body".into(), "a".into()];
+        let input = Value::String("x".repeat(50_000));
+        let errors = (0..1000)
+            .map(|_| ValidationError::value(loc(), "m", input.clone()))
+            .collect();
+        let ApiError {
+            detail: Detail::Invalid(errors),
+            ..
+        } = ApiError::invalid(errors)
+        else {
+            panic!("a 422");
+        };
+        assert_eq!(errors[0].input, input);
+        assert!(errors[1..].iter().all(|error| error.input.is_null()));
     }
 }

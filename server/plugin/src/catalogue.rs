@@ -190,10 +190,17 @@ pub fn is_secret_key(key: &str) -> bool {
         "credentials",
         "private_key",
         "api_key",
+        "apikey",
         "secret_key",
+        "secretkey",
         "access_key",
+        "accesskey",
+        "pass",
+        "passcode",
+        "bearer",
     ];
     let words = words_of(key);
+    let words = words.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '_');
     ENDINGS.iter().any(|ending| {
         words == *ending
             || words
@@ -411,6 +418,8 @@ mod tests {
             "authToken",
             "APIToken",
             "secret",
+            "apikey",
+            "password1",
         ] {
             assert!(is_secret_key(key), "{key}");
         }

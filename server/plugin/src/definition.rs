@@ -240,6 +240,9 @@ fn read_requires(table: &mut TableReader, mistakes: &mut Mistakes) -> Option<Ver
     }
 }
 
+/// The most aliases a plugin may have.
+const MAX_ALIASES: usize = 32;
+
 fn read_aliases(
     table: &mut TableReader,
     name: Option<&PluginName>,
@@ -247,6 +250,14 @@ fn read_aliases(
 ) -> Vec<PluginName> {
     let texts = table.strings("aliases", mistakes).unwrap_or_default();
     let path = table.path_of("aliases");
+    if texts.len() > MAX_ALIASES {
+        mistakes.add(
+            path,
+            format!("at most {MAX_ALIASES} aliases"),
+            format!("{} aliases", texts.len()),
+        );
+        return Vec::new();
+    }
     if let Some(twice) = first_repeated(&texts) {
         mistakes.add(path.clone(), "each alias once", format!("{twice:?} twice"));
     }

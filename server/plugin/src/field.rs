@@ -1,5 +1,6 @@
 //! Fields: what a configuration of a plugin consists of, and what values each accepts.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Map;
+use crate::form::MAX_OPTIONS;
 use crate::name::FieldName;
 use crate::term::{Mistakes, Path, TableReader, Term};
 use crate::validation::{Loc, LocStep, ValidationError, at};
@@ -15,6 +17,9 @@ use crate::visibility::{Dependency, dependencies, dependencies_hold};
 
 /// The largest integer that Lua, JSON clients and both databases hold exactly.
 pub const MAX_INTEGER: i64 = (1 << 53) - 1;
+
+/// How many errors of one request repeat what was sent.
+pub const MAX_INPUTS: usize = 20;
 
 /// One field of a configuration; also one column of the plugin's table.
 ///
@@ -500,6 +505,12 @@ fn read_enum_values(table: &mut TableReader, mistakes: &mut Mistakes) -> Vec<Str
         );
     } else if values.is_empty() {
         mistakes.add(path, "at least one allowed text", "an empty list");
+    } else if values.len() > MAX_OPTIONS {
+        mistakes.add(
+            path,
+            format!("at most {MAX_OPTIONS} texts"),
+            format!("{} texts", values.len()),
+        );
     } else if let Some(twice) = first_repeated(&values) {
         mistakes.add(path, "each text once", format!("{twice:?} twice"));
     }
@@ -543,13 +554,13 @@ fn check_order(kind: &FieldKind, table: &TableReader, mistakes: &mut Mistakes) {
     }
 }
 
-/// The first text that stands in the list twice.
+/// The first text that stands in the list a second time.
 pub(crate) fn first_repeated(values: &[String]) -> Option<&str> {
+    let mut seen = HashSet::with_capacity(values.len());
     values
         .iter()
-        .enumerate()
-        .find(|(place, value)| values[..*place].contains(value))
-        .map(|(_, value)| value.as_str())
+        .map(String::as_str)
+        .find(|value| !seen.insert(*value))
 }
 
 /// The stored value of `field` when the input does not bring it, or the error.
@@ -563,9 +574,14 @@ fn absent(
         return Some(default.clone());
     }
     if field.required && dependencies_hold(&field.depends_on, input) {
+        // Each error repeats the whole input; past a few that only makes the answer large.
+        let whole = match errors.len() < MAX_INPUTS {
+            true => Value::Object(input.clone()),
+            false => Value::Null,
+        };
         errors.push(ValidationError::missing(
             at(loc, field.name.as_str()),
-            Value::Object(input.clone()),
+            whole,
         ));
         return None;
     }

@@ -11,7 +11,7 @@ use patchbay_plugin::Map;
 use patchbay_plugin::catalogue::Catalogue;
 use patchbay_plugin::configuration::TechnicalMapping;
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::field::parse_values;
+use patchbay_plugin::field::{MAX_INPUTS, parse_values};
 use patchbay_plugin::validation::{Loc, ValidationError, at};
 use serde_json::Value;
 use uuid::Uuid;
@@ -346,20 +346,27 @@ impl Registry {
 }
 
 fn rejected(errors: Vec<FieldError>, values: &Map, loc: &Loc) -> RequestError {
-    RequestError::Invalid(
-        errors
-            .into_iter()
-            .map(|error| match error.field {
-                Some(field) => {
-                    let input = values.get(&field).cloned().unwrap_or(Value::Null);
-                    ValidationError::value(at(loc, field.as_str()), error.message, input)
-                }
-                None => ValidationError::value(
-                    loc.clone(),
-                    error.message,
-                    Value::Object(values.clone()),
-                ),
-            })
-            .collect(),
-    )
+    let errors = errors.into_iter().enumerate().map(|(place, error)| {
+        // Past a few, what was sent is not repeated with each error, or the answer would be many times the request.
+        let repeats = place < MAX_INPUTS;
+        match error.field {
+            Some(field) => {
+                let input = values
+                    .get(&field)
+                    .filter(|_| repeats)
+                    .cloned()
+                    .unwrap_or(Value::Null);
+                ValidationError::value(at(loc, field.as_str()), error.message, input)
+            }
+            None => {
+                let input = if repeats {
+                    Value::Object(values.clone())
+                } else {
+                    Value::Null
+                };
+                ValidationError::value(loc.clone(), error.message, input)
+            }
+        }
+    });
+    RequestError::Invalid(errors.collect())
 }

@@ -3,7 +3,7 @@
 //! A [`Place`] is a file or folder that should hold a plugin. Reading it gives [`Files`] in memory, which the sandbox
 //! gets; what changes on disk afterwards cannot reach a version that was read before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,8 @@ const MAX_FILE: u64 = 1024 * 1024;
 const MAX_FILES: usize = 256;
 /// The largest icon, in bytes.
 const MAX_ICON: u64 = 64 * 1024;
+/// The most entries of a plugin's folder that are looked at.
+const MAX_ENTRIES: usize = 4096;
 /// How deep below a plugin's folder modules may lie.
 const MAX_DEPTH: usize = 4;
 
@@ -81,7 +83,7 @@ impl Place {
 pub(crate) struct Bundle {
     /// What the sandbox gets.
     pub(crate) source: Source,
-    /// The icons that lie beside it, by file name. A plugin in a file of its own has its icons read when they are known.
+    /// The icons of an embedded plugin, by file name. On disk the one that the definition names is read.
     icons: BTreeMap<String, Arc<[u8]>>,
     /// The hash of all that was read, modules in `lib/` excepted.
     pub(crate) fingerprint: [u8; 32],
@@ -355,8 +357,9 @@ impl Place {
     /// The icon of that file name which lies beside the plugin, when there is one that can be shown.
     pub(crate) fn icon(&self, name: &str, bundle: &Bundle) -> Option<Arc<[u8]>> {
         match &self.origin {
-            Origin::File(path) => read_icon(&path.parent()?.join(name)),
-            Origin::Embedded(_) | Origin::Folder(_) => bundle.icons.get(name).cloned(),
+            Origin::File(path) => icon_in(path.parent()?, name),
+            Origin::Folder(path) => icon_in(path, name),
+            Origin::Embedded(_) => bundle.icons.get(name).cloned(),
         }
     }
 }
@@ -367,6 +370,10 @@ struct FolderReader {
     files: Files,
     refused: BTreeMap<String, String>,
     icons: BTreeMap<String, Arc<[u8]>>,
+    /// The folders that were walked, links resolved, so that a loop of links is walked once.
+    walked: BTreeSet<PathBuf>,
+    /// How many entries may still be looked at.
+    entries_left: usize,
 }
 
 impl FolderReader {
@@ -376,14 +383,27 @@ impl FolderReader {
             files: Files::new(),
             refused: BTreeMap::new(),
             icons: BTreeMap::new(),
+            walked: BTreeSet::new(),
+            entries_left: MAX_ENTRIES,
         }
     }
 
     fn walk(&mut self, folder: &Path, prefix: &str, depth: usize) {
-        let Ok(entries) = fs::read_dir(folder) else {
+        let is_new = folder
+            .canonicalize()
+            .is_ok_and(|real| self.walked.insert(real));
+        let Some(entries) = fs::read_dir(folder).ok().filter(|_| is_new) else {
             return;
         };
         for entry in entries.flatten() {
+            if self.entries_left == 0 {
+                self.refused.insert(
+                    prefix.to_owned(),
+                    format!("the folder holds more than {MAX_ENTRIES} entries"),
+                );
+                return;
+            }
+            self.entries_left -= 1;
             let path = entry.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
                 continue;
@@ -407,12 +427,6 @@ impl FolderReader {
                 }
             } else if is_module(name) {
                 self.take_module(&path, relative);
-            } else if name.ends_with(".svg")
-                && depth == 0
-                && self.is_inside(&path)
-                && let Some(bytes) = read_icon(&path)
-            {
-                self.icons.insert(relative, bytes);
             }
         }
     }
@@ -485,6 +499,14 @@ fn read_text(path: &Path) -> io::Result<Arc<str>> {
             ),
         )),
     }
+}
+
+/// The icon of that name in a folder. A link that leaves the folder is no icon.
+fn icon_in(folder: &Path, name: &str) -> Option<Arc<[u8]>> {
+    let path = folder.join(name).canonicalize().ok()?;
+    path.starts_with(folder.canonicalize().ok()?)
+        .then(|| read_icon(&path))
+        .flatten()
 }
 
 fn read_icon(path: &Path) -> Option<Arc<[u8]>> {
@@ -565,6 +587,26 @@ mod tests {
         assert_eq!(
             bundle.source.refused.keys().collect::<Vec<_>>(),
             ["out.lua", "zero.lua"]
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_of_links_to_itself_is_walked_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(&folder.path().join("p/plugin.lua"), "return 1");
+        for link in 0..60 {
+            std::os::unix::fs::symlink(".", folder.path().join(format!("p/l{link}")))
+                .expect("a link");
+        }
+        let scan = scan(Shipped::default(), &[folder.path().to_owned()], false);
+        let bundle = scan.places[0]
+            .read(Shipped::default(), scan.libs[&1].clone())
+            .ok()
+            .expect("a bundle");
+        assert_eq!(
+            bundle.source.files.keys().collect::<Vec<_>>(),
+            ["plugin.lua"]
         );
     }
 

@@ -97,6 +97,14 @@ impl Running {
         })
     }
 
+    /// The files' top level, run ahead of a call: for a slice of the thread's own time, without a turn for others.
+    pub(crate) fn ahead(limits: &Limits) -> Rc<Running> {
+        let running = Running::new(None, None, limits);
+        running.limit.set(limits.slice);
+        running.polls.set(1);
+        running
+    }
+
     /// The catalogue, the same one for the whole call.
     pub(crate) fn catalogue(&self) -> Option<&Arc<Catalogue>> {
         let reader = self.reader.as_ref()?;

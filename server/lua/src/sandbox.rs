@@ -118,7 +118,7 @@ impl Sandbox {
             Facts {
                 definition,
                 settings,
-                quick: loaded.quick,
+                quick: Arc::new(loaded.quick.into()),
             },
             loaded.libs,
         );

@@ -1,8 +1,9 @@
 //! One VM: built from the captured sources, owned by one task, thrown away when a call spoilt it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::state::{GcIncParams, GcMode};
 use mlua::{
@@ -27,9 +28,8 @@ pub(crate) struct Facts {
     pub(crate) definition: Arc<Definition>,
     /// The operator's settings.
     pub(crate) settings: Map,
-    /// Whether the top level of its files took less than a slice. It does the same each time, so then it can be run
-    /// without being interrupted, and ahead of a call.
-    pub(crate) quick: bool,
+    /// Whether the top level of its files took less than a slice, and always did since: then it is run ahead of a call.
+    pub(crate) quick: Arc<AtomicBool>,
 }
 
 /// A VM with a plugin's code in it.
@@ -46,8 +46,8 @@ pub(crate) struct Vm {
     prepared: RefCell<Option<Table>>,
     lists: Rc<OptionLists>,
     settings: RefCell<Option<Table>>,
-    /// Whether the files may be run by [`Vm::prepare`].
-    pub(crate) quick: Cell<bool>,
+    /// Whether the files may be run by [`Vm::prepare`]; the plugin's, for all its VMs.
+    pub(crate) quick: OnceCell<Arc<AtomicBool>>,
 }
 
 /// Why Lua code did not come to its end.
@@ -110,7 +110,7 @@ impl Vm {
             prepared: RefCell::default(),
             lists: Rc::default(),
             settings: RefCell::default(),
-            quick: Cell::new(false),
+            quick: OnceCell::new(),
         };
         vm.interrupt();
         Ok(vm)
@@ -130,7 +130,7 @@ impl Vm {
     ) -> Result<(Value, Value), Stop> {
         let result = async {
             let mut all = arguments.into_lua_multi(&self.lua)?;
-            if self.quick.get() && self.wants_preparing() {
+            if self.wants_preparing() {
                 self.prepare();
             }
             let prepared = self.prepared.borrow_mut().take();
@@ -151,20 +151,61 @@ impl Vm {
     /// Whether [`Vm::prepare`] would do anything.
     pub(crate) fn wants_preparing(&self) -> bool {
         self.prepared.borrow().is_none()
+            && self
+                .quick
+                .get()
+                .is_some_and(|quick| quick.load(Ordering::Relaxed))
     }
 
-    /// Runs the plugin's files for the next call, which then begins with its hook. Only for files that are quick: the
-    /// interrupt, which is most of what they would cost, is left out. What they did when the plugin was loaded they do
-    /// again; should they not, the watchdog sees it.
+    /// Runs the plugin's files for the next call, which then begins with its hook: in a coroutine, as when the plugin
+    /// was loaded, and for a slice at most. What they did then they do again; should they once not, they are never run
+    /// ahead again.
     pub(crate) fn prepare(&self) {
-        let running = self.begin(Some("prepare"), None);
-        self.lua.remove_interrupt();
-        let returned: mlua::Result<Value> = self.slot.run(&running, || self.main.call(()));
-        self.interrupt();
+        let running = Running::ahead(&self.limits);
+        let returned = self.slot.run(&running, || self.run_ahead());
         running.end();
         // What fails here fails again in the call, where it is reported.
-        if let Ok(Value::Table(definition)) = returned {
-            *self.prepared.borrow_mut() = Some(definition);
+        match returned {
+            Ok(Some(definition)) => *self.prepared.borrow_mut() = Some(definition),
+            Ok(None) | Err(_) => {
+                if let Some(quick) = self.quick.get() {
+                    quick.store(false, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// What the files return; none when it is no table, or they yielded.
+    fn run_ahead(&self) -> mlua::Result<Option<Table>> {
+        let thread = self.thread(&self.main)?;
+        let returned: Value = thread.resume(())?;
+        let Value::Table(definition) = returned else {
+            return Ok(None);
+        };
+        if thread.status() != mlua::thread::ThreadStatus::Finished {
+            return Ok(None);
+        }
+        self.keep(thread);
+        Ok(Some(definition))
+    }
+
+    /// A coroutine for a function.
+    fn thread(&self, function: &Function) -> mlua::Result<Thread> {
+        let kept = self.threads.borrow_mut().pop();
+        match kept {
+            Some(thread) => {
+                thread.reset(function.clone())?;
+                Ok(thread)
+            }
+            None => self.lua.create_thread(function.clone()),
+        }
+    }
+
+    /// Keeps a coroutine that is done for a later call.
+    fn keep(&self, thread: Thread) {
+        let mut threads = self.threads.borrow_mut();
+        if threads.len() < KEPT_THREADS {
+            threads.push(thread);
         }
     }
 
@@ -196,23 +237,13 @@ impl Vm {
         function: &Function,
         arguments: MultiValue,
     ) -> mlua::Result<(Value, Value)> {
-        let kept = self.threads.borrow_mut().pop();
-        let thread = match kept {
-            Some(thread) => {
-                thread.reset(function.clone())?;
-                thread
-            }
-            None => self.lua.create_thread(function.clone())?,
-        };
+        let thread = self.thread(function)?;
         running.runs_in(&thread);
         let values = thread
             .clone()
             .into_async::<(Value, Value)>(arguments)?
             .await?;
-        let mut threads = self.threads.borrow_mut();
-        if threads.len() < KEPT_THREADS {
-            threads.push(thread);
-        }
+        self.keep(thread);
         Ok(values)
     }
 

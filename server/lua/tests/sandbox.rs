@@ -427,3 +427,36 @@ async fn a_hostile_top_level_fails_the_load_alone() {
         answers(&neighbour).await;
     }
 }
+
+/// The files run ahead of a call as they ran when the plugin was loaded: nothing tells them apart, and nothing is held up.
+#[tokio::test]
+async fn files_that_look_for_another_thread_hold_nobody_up() {
+    let sandbox = Sandbox::new(short());
+    let neighbour = neighbour(&sandbox).await;
+    let text = format!(
+        "if not coroutine.isyieldable() then while true do end end\n{}",
+        hostile("return { { message = tostring(coroutine.isyieldable()) } }")
+    );
+    let evil = load(&sandbox, single(&text)).await.expect("a plugin");
+    let started = Instant::now();
+    for _ in 0..20 {
+        let errors = evil.validate(call(json!({}))).await.expect("an answer");
+        assert_eq!(errors[0].message, "true");
+        answers(&neighbour).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+/// Files that yield, which running them ahead cannot wait for.
+#[tokio::test]
+async fn files_that_yield_are_run_in_the_call_alone() {
+    let sandbox = Sandbox::new(short());
+    let neighbour = neighbour(&sandbox).await;
+    let text = format!("coroutine.yield()\n{}", hostile("return 'no'"));
+    let plugin = load(&sandbox, single(&text)).await.expect("a plugin");
+    for _ in 0..5 {
+        let errors = plugin.validate(call(json!({}))).await.expect("an answer");
+        assert_eq!(errors[0].message, "no");
+        answers(&neighbour).await;
+    }
+}

@@ -296,6 +296,27 @@ async fn where_the_file_system_tells_nothing_it_is_looked_at() {
 }
 
 #[tokio::test]
+async fn what_came_and_went_between_two_looks_is_gone() {
+    let server = Server::start(|options| {
+        options.env("PATCHBAY_POLL_MS", "500");
+        options.file("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
+    });
+    for _ in 0..3 {
+        server.folder.write(
+            "lua-plugins/folder/plugin.lua",
+            plugin("FolderDataOutput", ""),
+        );
+        // Found by another way than by being looked for, so that the looks may never have seen it.
+        server.post("plugins/reload", &json!({})).await.is(200);
+        server.get("plugins/FolderDataOutput/form").await.is(200);
+        server.folder.remove("lua-plugins/folder");
+        server
+            .until("plugins/FolderDataOutput/form", 404, |_| true)
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_file_does_no_harm() {
     let folder = Folder::new();
     folder.write("lua-plugins/own.lua", plugin("OwnDataOutput", ""));

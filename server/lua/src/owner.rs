@@ -42,8 +42,6 @@ const CLOSE: Duration = Duration::from_micros(60);
 struct Ended {
     call: Arc<Call>,
     outcome: Outcome,
-    /// How long it took from its first step.
-    time: Duration,
 }
 
 enum Outcome {
@@ -285,12 +283,7 @@ impl Owner {
     fn end(&mut self, ended: Ended) {
         self.alone = false;
         self.used = Instant::now();
-        let Ended {
-            call,
-            outcome,
-            time,
-        } = ended;
-        self.shared.ran(time, self.local.may_linger);
+        let Ended { call, outcome } = ended;
         match outcome {
             Outcome::Answer(reply) => {
                 self.used_vm = true;
@@ -339,18 +332,13 @@ impl Owner {
 
 /// Runs one call to its end.
 async fn run(vm: Rc<Vm>, shared: Arc<Shared>, local: Rc<Local>, call: Arc<Call>) -> Ended {
-    let start = Instant::now();
     let outcome = match (&call.request, shared.facts.get()) {
         (Request::Load, _) => load_plugin(&vm, &shared, &local, &call).await,
         (_, None) => Outcome::Answer(Reply::Refused(Refused::Error(HookError::Closed))),
         (Request::Render(_), Some(facts)) => render(&vm, &shared, &local, &call, facts).await,
         (_, Some(facts)) => call_hook(&vm, &shared, &local, &call, facts).await,
     };
-    Ended {
-        call,
-        outcome,
-        time: start.elapsed(),
-    }
+    Ended { call, outcome }
 }
 
 async fn load_plugin(

@@ -7,14 +7,15 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 
+use crate::clock;
 use crate::db::unavailable;
 use crate::error::{HookError, Report, Stage};
 use crate::explain::explain;
@@ -56,6 +57,8 @@ struct Spoilt {
     error: HookError,
     /// Whether another call may be the one that is to blame.
     doubtful: bool,
+    /// Whether it kept the thread to itself for many slices.
+    held: bool,
 }
 
 /// Owns `shared` until the plugin is closed or given to another owner.
@@ -76,6 +79,8 @@ pub(crate) async fn own(shared: Arc<Shared>, owner: u64, local: Rc<Local>) {
         close_together: false,
         named: false,
         idle: None,
+        gate: None,
+        holds_up: false,
     };
     let guard = CloseOnPanic(state.shared.clone());
     poll_fn(|context| state.poll(context)).await;
@@ -118,13 +123,80 @@ struct Owner {
     /// Whether the log has the plugin's name.
     named: bool,
     idle: Option<LocalBoxFuture<'static, ()>>,
+    gate: Option<Arc<Gate>>,
+    /// Whether its last call held up the thread until its deadline: then calls run one at a time.
+    holds_up: bool,
+}
+
+/// Wakes a task once all others of its thread had a turn. A task that wakes itself at once is served up to thirty times
+/// before the thread looks at those that another thread has woken.
+fn after_others(context: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(context);
+}
+
+/// Keeps the wakes that come while calls are polled, so that a call that wants to go on at once waits for others first.
+struct Gate {
+    state: AtomicU8,
+    owner: Waker,
+}
+
+/// Wakes go to the owner.
+const OPEN: u8 = 0;
+/// Calls are polled: wakes are kept.
+const CLOSED: u8 = 1;
+/// A wake was kept.
+const KEPT: u8 = 2;
+
+impl Gate {
+    fn close(&self) {
+        self.state.store(CLOSED, Ordering::SeqCst);
+    }
+
+    /// Gives whether a wake was kept.
+    fn open(&self) -> bool {
+        self.state.swap(OPEN, Ordering::SeqCst) == KEPT
+    }
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let kept = self
+            .state
+            .compare_exchange(CLOSED, KEPT, Ordering::SeqCst, Ordering::SeqCst);
+        if kept == Err(OPEN) {
+            self.owner.wake_by_ref();
+        }
+    }
 }
 
 impl Owner {
+    /// The gate in front of the owner's task.
+    fn gate(&mut self, waker: &Waker) -> Arc<Gate> {
+        match &self.gate {
+            Some(gate) if gate.owner.will_wake(waker) => gate.clone(),
+            _ => self
+                .gate
+                .insert(Arc::new(Gate {
+                    state: AtomicU8::new(OPEN),
+                    owner: waker.clone(),
+                }))
+                .clone(),
+        }
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut finished = 0;
+        let began = clock::coarse();
+        let gate = self.gate(context.waker());
+        let inner = Waker::from(gate.clone());
+        gate.close();
         loop {
-            while self.running.len() < RUNNING {
+            let side_by_side = if self.holds_up { 1 } else { RUNNING };
+            while self.running.len() < side_by_side {
                 match self
                     .shared
                     .next(self.owner, self.running.len(), self.alone, context.waker())
@@ -134,18 +206,27 @@ impl Owner {
                     Next::Over => return Poll::Ready(()),
                 }
             }
-            match self.running.poll_next_unpin(context) {
+            match self
+                .running
+                .poll_next_unpin(&mut Context::from_waker(&inner))
+            {
                 Poll::Ready(Some(ended)) => self.end(ended),
                 Poll::Ready(None) | Poll::Pending => break,
             }
             finished += 1;
-            if finished >= TURN {
+            let late = clock::coarse().saturating_sub(began) > self.shared.limits.slice;
+            if finished >= TURN || late {
                 self.flush();
-                context.waker().wake_by_ref();
+                gate.open();
+                after_others(context);
                 return Poll::Pending;
             }
         }
         self.flush();
+        if gate.open() && !self.running.is_empty() {
+            after_others(context);
+            return Poll::Pending;
+        }
         if self.running.is_empty() {
             self.prepare();
             if self.linger() {
@@ -287,6 +368,7 @@ impl Owner {
         match outcome {
             Outcome::Answer(reply) => {
                 self.used_vm = true;
+                self.holds_up = false;
                 self.only_loaded = matches!(call.request, Request::Load);
                 self.answers.push((call, reply));
                 if self.answers.len() >= BATCH {
@@ -295,6 +377,7 @@ impl Owner {
             }
             Outcome::Spoilt(spoilt) => {
                 self.flush();
+                self.holds_up = spoilt.held;
                 let others = !self.running.is_empty() || self.used_vm;
                 self.drop_vm();
                 if spoilt.doubtful && others && !call.alone.load(Ordering::Relaxed) {
@@ -465,10 +548,12 @@ fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refus
         Failure::Stopped(Stop::Over(over)) => Err(Spoilt {
             error: HookError::Deadline(report(over_time(over, limits))),
             doubtful: false,
+            held: running.longest.get() > limits.slice * 8,
         }),
         Failure::Stopped(Stop::Memory) => Err(Spoilt {
             error: HookError::Memory(report(over_memory(limits))),
             doubtful: true,
+            held: false,
         }),
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Running {
     /// What the poll must have taken before the deadline is looked at again.
     look_at: Cell<Duration>,
     polls: Cell<u32>,
+    /// The longest poll.
+    pub(crate) longest: Cell<Duration>,
 }
 
 /// A required module.
@@ -94,6 +96,7 @@ impl Running {
             own_clock: Cell::new(None),
             look_at: Cell::new(Duration::ZERO),
             polls: Cell::new(0),
+            longest: Cell::new(Duration::ZERO),
         })
     }
 
@@ -163,6 +166,7 @@ impl Running {
     fn pause(&self) {
         let polled = clock::coarse().saturating_sub(self.since.get());
         self.spent.set(self.spent.get() + self.run_in_poll(polled));
+        self.longest.set(self.longest.get().max(polled));
     }
 
     /// What the poll has run, of the time it has taken.

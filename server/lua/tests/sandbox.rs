@@ -460,3 +460,42 @@ async fn files_that_yield_are_run_in_the_call_alone() {
         answers(&neighbour).await;
     }
 }
+
+/// How long the neighbour takes for an answer, half the time, while `evil` is called by forty at once.
+async fn beside(sandbox: &Sandbox, body: &str) -> Duration {
+    let neighbour = neighbour(sandbox).await;
+    let evil = load(sandbox, single(&hostile(body))).await.expect("evil");
+    let callers: Vec<_> = (0..40)
+        .map(|_| {
+            let evil = evil.clone();
+            tokio::spawn(async move { while evil.validate(call(json!({}))).await.is_err() {} })
+        })
+        .collect();
+    answers(&neighbour).await;
+    let mut took = Vec::new();
+    for _ in 0..15 {
+        let started = Instant::now();
+        answers(&neighbour).await;
+        took.push(started.elapsed());
+    }
+    for caller in callers {
+        caller.abort();
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
+#[tokio::test]
+async fn a_hook_that_hands_over_costs_its_neighbour_a_few_slices() {
+    let took = beside(&Sandbox::new(short()), "while true do end").await;
+    // A slice is two milliseconds, told by a clock that is good to four.
+    assert!(took < Duration::from_millis(40), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_hook_that_hands_nothing_over_costs_its_neighbour_one_call() {
+    let body = "coroutine.wrap(function() while true do end end)()";
+    let took = beside(&Sandbox::new(short()), body).await;
+    // One call is stopped after 80 ms.
+    assert!(took < Duration::from_millis(250), "{took:?}");
+}

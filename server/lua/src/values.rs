@@ -3,6 +3,7 @@
 //! Nothing here runs Lua code: tables are read raw, metatables are ignored. Rust code does not stop for the deadline, so
 //! everything that is read from Lua is bounded in depth, number and size.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
 
 use mlua::{Lua, Table, Value};
@@ -261,19 +262,18 @@ impl AnswerReader {
         before: Option<&Map>,
         trail: &Trail<'_>,
     ) -> Map {
-        let mut read: Vec<(String, Json)> = Vec::with_capacity(entries.len());
+        let mut read: HashMap<String, Json> = HashMap::with_capacity(entries.len());
         for (key, value) in entries {
             if let Some(key) = self.text(key, trail) {
                 let before = before.and_then(|before| before.get(&key));
                 let json = self.json(value, before, &trail.key(&key));
-                read.push((key, json));
+                read.insert(key, json);
             }
         }
         let mut map = Map::new();
         for (key, kept) in before.into_iter().flatten() {
-            match read.iter().position(|(name, _)| name == key) {
-                Some(place) => {
-                    let (key, json) = read.swap_remove(place);
+            match read.remove_entry(key) {
+                Some((key, json)) => {
                     map.insert(key, json);
                 }
                 None if kept.is_null() => {
@@ -283,8 +283,9 @@ impl AnswerReader {
             }
         }
         // Lua has no order of keys, so that of new ones is made up, and always the same.
-        read.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        map.extend(read);
+        let mut new: Vec<(String, Json)> = read.into_iter().collect();
+        new.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        map.extend(new);
         map
     }
 

@@ -643,3 +643,24 @@ async fn a_plugin_outlives_the_handle_of_its_sandbox() {
     };
     assert_eq!(rendered(&plugin, "x").await.as_deref(), Ok("x"));
 }
+
+#[tokio::test]
+async fn many_keys_are_read_in_time() {
+    let sandbox = Sandbox::new(patchbay_lua::Limits::default());
+    let text = with_hooks(
+        "normalize = function(configuration) configuration.new = 1 return configuration end",
+    );
+    let plugin = load(&sandbox, single(&text)).await.expect("a plugin");
+    // In reverse, so that each is the last to be found.
+    let values: Map = (0..20_000)
+        .rev()
+        .map(|place| (format!("key_{place}"), json!(place)))
+        .collect();
+    let started = std::time::Instant::now();
+    let normalized = plugin
+        .normalize(call(Value::Object(values)))
+        .await
+        .expect("a configuration");
+    assert_eq!(normalized.len(), 20_001);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}

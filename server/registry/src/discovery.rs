@@ -602,7 +602,6 @@ mod tests {
         let scan = scan(Shipped::default(), &[folder.path().to_owned()], false);
         let bundle = scan.places[0]
             .read(Shipped::default(), scan.libs[&1].clone())
-            .ok()
             .expect("a bundle");
         assert_eq!(
             bundle.source.files.keys().collect::<Vec<_>>(),

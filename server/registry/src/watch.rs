@@ -15,7 +15,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::reload::{Missing, Touched};
 use crate::settings::{RegistrySettings, WatchSettings};
@@ -72,6 +72,9 @@ impl Watching {
             self.events,
             self.settings,
         ));
+        if let Some(interval) = self.settings.poll {
+            tokio::spawn(follow_places(registry_ref.clone(), interval));
+        }
         tokio::spawn(follow_store(registry_ref, registry.inner.store.changes()));
     }
 }
@@ -106,6 +109,23 @@ async fn follow_files(
             // What is replaced by removing and writing anew comes back within this time; what does not is gone.
             tokio::time::sleep(COME_BACK).await;
             registry.rebuild(&Touched::Nothing).await;
+        }
+    }
+}
+
+/// The poller knows a file only once it has looked at it. A plugin that was loaded before, because something else asked
+/// for a reload, and goes before the poller's next look, is gone without an event.
+async fn follow_places(registry: Weak<Inner>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(inner) = registry.upgrade() else {
+            return;
+        };
+        let differ = inner.builder.lock().await.places_differ().await;
+        if differ {
+            Registry { inner }.rebuild(&Touched::Nothing).await;
         }
     }
 }

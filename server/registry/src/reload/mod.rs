@@ -144,6 +144,24 @@ impl Builder {
         }
     }
 
+    /// Whether the plugin paths hold other places than are known. Where the file system tells nothing, what came and went
+    /// between two looks at the files shows only here.
+    pub(crate) async fn places_differ(&self) -> bool {
+        let (shipped, roots) = (self.shipped, self.roots.clone());
+        let Ok(scan) = tokio::task::spawn_blocking(move || scan(shipped, &roots, false)).await
+        else {
+            return false;
+        };
+        let found: BTreeSet<Key> = scan
+            .places
+            .iter()
+            .map(|place| (place.root, place.example, place.label()))
+            .collect();
+        let is_compared = |key: &&Key| !key.1 && !scan.missing.contains_key(&key.0);
+        let known: BTreeSet<Key> = self.slots.keys().filter(is_compared).cloned().collect();
+        found != known
+    }
+
     /// Loads every plugin and runs all pending migrations of the newest version of one. Nothing else is activated.
     pub(crate) async fn migrate(
         &mut self,

@@ -128,3 +128,61 @@ fn is_address(text: &str) -> bool {
         .iter()
         .any(|prefix| text.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn source() -> Source {
+        Source {
+            label: "lua-plugins/x".to_owned(),
+            entry: "plugin.lua".to_owned(),
+            files: Arc::new(BTreeMap::from([("plugin.lua".to_owned(), "".into())])),
+            refused: Arc::default(),
+            single_file: false,
+            libs: Arc::new(BTreeMap::from([("a.lua".to_owned(), "".into())])),
+        }
+    }
+
+    fn shown(text: &str) -> (String, Option<String>, Option<u32>) {
+        let explained = explain(&Error::RuntimeError(text.to_owned()), &source());
+        (explained.message, explained.file, explained.line)
+    }
+
+    #[test]
+    fn the_place_where_an_error_was_first_raised_counts() {
+        let file = Some("lua-plugins/x/plugin.lua".to_owned());
+        assert_eq!(
+            shown("lua-plugins/x/plugin.lua:9: lua-plugins/x/plugin.lua:3: no"),
+            ("no".to_owned(), file.clone(), Some(3))
+        );
+        assert_eq!(
+            shown(
+                "[patchbay]:40: no\nstack traceback:\n\t[patchbay]:40: in function 'rep'\n\tlua-plugins/x/plugin.lua:7: in function 'f'"
+            ),
+            ("no".to_owned(), file, Some(7))
+        );
+        assert_eq!(
+            shown("@lib/a.lua:2: no"),
+            ("no".to_owned(), Some("@lib/a.lua".to_owned()), Some(2))
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_place_is_part_of_the_message() {
+        assert_eq!(
+            shown("db.example:5432: refused"),
+            ("db.example:5432: refused".to_owned(), None, None)
+        );
+    }
+
+    #[test]
+    fn a_message_is_cut_and_never_empty() {
+        assert_eq!(shown(&"x".repeat(5000)).0.chars().count(), MAX_MESSAGE + 1);
+        assert_eq!(shown("").0, "it raised an error without a message");
+        assert!(shown("table: 0x1234").0.contains("no text"));
+    }
+}

@@ -68,3 +68,21 @@ impl PluginLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_lines_a_second_and_the_rest_is_counted() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let log = PluginLog::new("X".to_owned());
+                for _ in 0..50 {
+                    log.write(b"info", b"line", None);
+                }
+                assert_eq!((log.lines.get(), log.dropped.get()), (LINES, 50 - LINES));
+            })
+            .await;
+    }
+}

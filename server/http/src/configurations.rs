@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use patchbay_plugin::configuration::TechnicalMapping;
-use patchbay_plugin::validation::ValidationError;
 use patchbay_registry::wire::{self, ConfigurationView};
 use patchbay_registry::{ConfigurationQuery, RequestError};
 use serde_json::Value;
@@ -20,7 +19,7 @@ use crate::body::{JsonBody, cacheable, conditional, encode, json};
 use crate::door::Caller;
 use crate::error::ApiError;
 use crate::etag;
-use crate::input::{QueryReader, id_in_path};
+use crate::input::{PathIds, QueryReader, bad_cursor};
 
 /// A configuration to be stored.
 #[derive(ToSchema)]
@@ -157,12 +156,6 @@ fn of_the_cursor(error: RequestError, cursor: Option<String>) -> ApiError {
     }
 }
 
-/// 422 for a cursor that no list gave out.
-pub(crate) fn bad_cursor(message: String, cursor: Option<String>) -> ApiError {
-    let loc = vec!["query".into(), "cursor".into()];
-    ApiError::invalid(vec![ValidationError::value(loc, message, cursor.into())])
-}
-
 /// One configuration, whatever became of its plugin.
 #[utoipa::path(
     get, path = "/api/v2/configurations/{id}", tag = "configurations", operation_id = "get_configuration",
@@ -177,10 +170,10 @@ pub(crate) fn bad_cursor(message: String, cursor: Option<String>) -> ApiError {
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let view = app.registry().configuration(id_in_path("id", &id)?).await?;
+    let view = app.registry().configuration(id).await?;
     let bytes = encode(&view)?;
     let etag = etag::of_configuration(view.revision, &bytes);
     Ok(conditional(&request, "application/json", bytes, etag))
@@ -206,12 +199,12 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn replace(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     Extension(Caller(by)): Extension<Caller>,
     request: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let (id, if_match) = (id_in_path("id", &id)?, etag::revision(&request)?);
+    let if_match = etag::revision(&request)?;
     written(
         StatusCode::OK,
         &app.registry().replace(id, body, if_match, &by).await?,
@@ -238,12 +231,12 @@ pub(crate) async fn replace(
 )]
 pub(crate) async fn patch(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     Extension(Caller(by)): Extension<Caller>,
     request: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let (id, if_match) = (id_in_path("id", &id)?, etag::revision(&request)?);
+    let if_match = etag::revision(&request)?;
     written(
         StatusCode::OK,
         &app.registry().patch(id, body, if_match, &by).await?,
@@ -274,11 +267,11 @@ fn written(status: StatusCode, view: &ConfigurationView) -> Result<Response, Api
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     Extension(Caller(by)): Extension<Caller>,
     request: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
-    let (id, if_match) = (id_in_path("id", &id)?, etag::revision(&request)?);
+    let if_match = etag::revision(&request)?;
     app.registry().delete(id, if_match, &by).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -296,13 +289,10 @@ pub(crate) async fn delete(
 )]
 pub(crate) async fn history(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    cacheable(
-        &request,
-        &app.registry().history(id_in_path("id", &id)?).await?,
-    )
+    cacheable(&request, &app.registry().history(id).await?)
 }
 
 /// All configurations, one JSON object a line, as they are read.

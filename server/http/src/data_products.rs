@@ -1,8 +1,9 @@
 //! `/data_products`: the owners of configurations.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::configuration::{DataProduct, is_namespace};
 use patchbay_store::{DataProductDraft, StoreError, What};
 use serde::Serialize;
@@ -11,11 +12,9 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::body::{JsonBody, answer, cacheable, created};
-use crate::configurations::bad_cursor;
 use crate::error::ApiError;
-use crate::input::{BodyReader, QueryReader, checked, id_in_path};
+use crate::input::{PathIds, QueryReader, bad_cursor};
 use crate::openapi::{Conflict, NotFound, Paging, Unprocessable};
-use crate::platforms::not_found;
 
 /// A data product to be stored.
 #[derive(ToSchema)]
@@ -84,7 +83,7 @@ pub(crate) async fn create(
     State(app): State<App>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let id = body.optional_uuid("id");
     let draft = read_draft(body)?;
     let product = app.store().create_data_product(id, draft).await?;
@@ -103,11 +102,11 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let product = app.store().data_product(id_in_path("id", &id)?).await?;
-    let product = product.ok_or_else(|| not_found(What::DataProduct))?;
+    let product = app.store().data_product(id).await?;
+    let product = product.ok_or(StoreError::NotFound(What::DataProduct))?;
     cacheable(&request, &product)
 }
 
@@ -125,11 +124,10 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn replace(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
-    let draft = read_draft(BodyReader::open(body)?)?;
+    let draft = read_draft(BodyReader::open(&body)?)?;
     answer(
         StatusCode::OK,
         &app.store().update_data_product(id, draft).await?,
@@ -149,15 +147,13 @@ pub(crate) async fn replace(
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    app.store()
-        .delete_data_product(id_in_path("id", &id)?)
-        .await?;
+    app.store().delete_data_product(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn read_draft(mut body: BodyReader) -> Result<DataProductDraft, ApiError> {
+fn read_draft(mut body: BodyReader<'_>) -> Result<DataProductDraft, ApiError> {
     let name = body.name("name");
     let namespace = body.string("namespace");
     if namespace

@@ -3,11 +3,12 @@
 //! What a platform or service is in an environment may hold secrets. They go out as `""`, which the snapshot cannot say
 //! because it does not have them, so these reads go to the database.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::catalogue::EnvironmentConfiguration;
-use patchbay_store::{EnvironmentConfigurationDraft, EnvironmentDraft, What};
+use patchbay_store::{EnvironmentConfigurationDraft, EnvironmentDraft, StoreError, What};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -18,9 +19,8 @@ use crate::catalogue_views::{
     EnvironmentConfigs, EnvironmentConfigurationView, EnvironmentView, Environments, Views,
 };
 use crate::error::ApiError;
-use crate::input::{BodyReader, checked, id_in_path};
+use crate::input::PathIds;
 use crate::openapi::{Conflict, NotFound, Unprocessable};
-use crate::platforms::not_found;
 
 /// Where environments are.
 const ENVIRONMENTS: &str = "/api/v2/configuration/environments";
@@ -104,12 +104,14 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let view = Views(&app.store().catalogue()).environment(id);
-    cacheable(&request, &view.ok_or_else(|| not_found(What::Environment))?)
+    cacheable(
+        &request,
+        &view.ok_or(StoreError::NotFound(What::Environment))?,
+    )
 }
 
 /// Replaces an environment.
@@ -126,10 +128,9 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn replace(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let environment = app
         .store()
         .update_environment(id, read_environment(body)?)
@@ -149,16 +150,14 @@ pub(crate) async fn replace(
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    app.store()
-        .delete_environment(id_in_path("id", &id)?)
-        .await?;
+    app.store().delete_environment(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn read_environment(body: Value) -> Result<EnvironmentDraft, ApiError> {
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let name = body.name("name");
     let acronym = body.name("acronym");
     let context = body.string_or("context", Some(""));
@@ -185,15 +184,14 @@ fn read_environment(body: Value) -> Result<EnvironmentDraft, ApiError> {
 )]
 pub(crate) async fn list_configs(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let catalogue = app.store().catalogue_out().await?;
     let views = Views(&catalogue);
     views
         .environment(id)
-        .ok_or_else(|| not_found(What::Environment))?;
+        .ok_or(StoreError::NotFound(What::Environment))?;
     cacheable(
         &request,
         &views.environment_configurations(|configuration| configuration.environment_id == id),
@@ -215,11 +213,10 @@ pub(crate) async fn list_configs(
 )]
 pub(crate) async fn create_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let platform_id = body.uuid("platform_id");
     let is_of_a_service = body.has("service_id");
     let service_id = body.optional_uuid("service_id");
@@ -251,10 +248,9 @@ pub(crate) async fn create_config(
 )]
 pub(crate) async fn get_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     one(&app, &request, |configuration| configuration.id == id).await
 }
 
@@ -272,17 +268,16 @@ pub(crate) async fn get_config(
 )]
 pub(crate) async fn replace_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let catalogue = app.store().catalogue();
     let stored = catalogue
         .environment_configurations
         .iter()
         .find(|stored| stored.id == id);
-    let stored = stored.ok_or_else(|| not_found(What::EnvironmentConfiguration))?;
-    let mut body = BodyReader::open(body)?;
+    let stored = stored.ok_or(StoreError::NotFound(What::EnvironmentConfiguration))?;
+    let mut body = BodyReader::open(&body)?;
     let config = read_config(&mut body, stored.service_id.is_some());
     body.finish()?;
     let stored = app
@@ -305,16 +300,14 @@ pub(crate) async fn replace_config(
 )]
 pub(crate) async fn delete_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    app.store()
-        .delete_environment_configuration(id_in_path("id", &id)?)
-        .await?;
+    app.store().delete_environment_configuration(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// An object for a platform; for a service a list of entries, each with an `identifier`.
-fn read_config(body: &mut BodyReader, is_of_a_service: bool) -> Option<Value> {
+fn read_config(body: &mut BodyReader<'_>, is_of_a_service: bool) -> Option<Value> {
     if is_of_a_service {
         body.entries("config", "identifier").map(Value::Array)
     } else {
@@ -327,7 +320,7 @@ fn view(
     stored: &EnvironmentConfiguration,
 ) -> Result<EnvironmentConfigurationView, ApiError> {
     let view = Views(&app.store().catalogue()).environment_configuration(stored);
-    view.ok_or_else(|| not_found(What::EnvironmentConfiguration))
+    Ok(view.ok_or(StoreError::NotFound(What::EnvironmentConfiguration))?)
 }
 
 /// What a service is in every environment.
@@ -346,14 +339,12 @@ fn view(
 )]
 pub(crate) async fn list_of_service(
     State(app): State<App>,
-    Path((platform_id, service_id)): Path<(String, String)>,
+    PathIds((platform_id, service_id)): PathIds<(Uuid, Uuid)>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let platform_id = id_in_path("platform_id", &platform_id)?;
-    let service_id = id_in_path("service_id", &service_id)?;
     let catalogue = app.store().catalogue_out().await?;
     let service = catalogue.service(platform_id, service_id);
-    service.ok_or_else(|| not_found(What::Service))?;
+    service.ok_or(StoreError::NotFound(What::Service))?;
     cacheable(
         &request,
         &Views(&catalogue).environment_configurations(|configuration| {
@@ -378,13 +369,9 @@ pub(crate) async fn list_of_service(
 )]
 pub(crate) async fn of_platform(
     State(app): State<App>,
-    Path((id, platform_id)): Path<(String, String)>,
+    PathIds((id, platform_id)): PathIds<(Uuid, Uuid)>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (id, platform_id) = (
-        id_in_path("id", &id)?,
-        id_in_path("platform_id", &platform_id)?,
-    );
     one(&app, &request, |configuration| {
         configuration.environment_id == id
             && configuration.platform_id == platform_id
@@ -410,14 +397,9 @@ pub(crate) async fn of_platform(
 )]
 pub(crate) async fn of_service(
     State(app): State<App>,
-    Path((id, platform_id, service_id)): Path<(String, String, String)>,
+    PathIds((id, platform_id, service_id)): PathIds<(Uuid, Uuid, Uuid)>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (id, platform_id) = (
-        id_in_path("id", &id)?,
-        id_in_path("platform_id", &platform_id)?,
-    );
-    let service_id = id_in_path("service_id", &service_id)?;
     one(&app, &request, |configuration| {
         configuration.environment_id == id
             && configuration.platform_id == platform_id
@@ -439,6 +421,6 @@ async fn one(
     let view = found.and_then(|found| Views(&catalogue).environment_configuration(found));
     cacheable(
         request,
-        &view.ok_or_else(|| not_found(What::EnvironmentConfiguration))?,
+        &view.ok_or(StoreError::NotFound(What::EnvironmentConfiguration))?,
     )
 }

@@ -19,7 +19,7 @@ use axum::http::header::{
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use patchbay_plugin::catalogue::{is_secret_key, with_blank_secrets};
-use patchbay_plugin::validation::{LocStep, ValidationError};
+use patchbay_plugin::validation::{Invalid, LocStep, ValidationError};
 use patchbay_registry::RequestError;
 use patchbay_store::StoreError;
 use serde::Serialize;
@@ -229,6 +229,12 @@ impl From<RequestError> for ApiError {
             RequestError::Unavailable(cause) => Self::unavailable(cause),
             RequestError::Internal(cause) => Self::internal(cause),
         }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(Invalid(errors): Invalid) -> Self {
+        Self::invalid(errors)
     }
 }
 

@@ -1,11 +1,10 @@
-//! What a request says, read part by part. All that is wrong is reported at once, in the shape of [`ValidationError`].
+//! What a path and a query say, read part by part. All that is wrong with a query is reported at once, in the shape of
+//! [`ValidationError`].
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use patchbay_plugin::Map;
-use patchbay_plugin::field::contains_nul;
-use patchbay_plugin::validation::{Loc, ValidationError, at};
-use serde_json::Value;
+use patchbay_plugin::validation::{Loc, ValidationError};
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -18,18 +17,52 @@ const MAX_LIMIT: usize = 200;
 /// The longest text of a query, in characters; nothing that is searched for is longer.
 const MAX_QUERY_TEXT: usize = 255;
 
-const NUL: &str = "A text cannot contain the NUL character";
-const NOT_A_UUID: &str = "Input should be a valid UUID";
+/// The ids in a path, one or a tuple in the path's order; a text that is none is a 422.
+pub(crate) struct PathIds<T>(pub(crate) T);
 
-/// An id in a path; a text that is none is a 422.
-pub(crate) fn id_in_path(name: &str, text: &str) -> Result<Uuid, ApiError> {
-    Uuid::parse_str(text).map_err(|_| {
-        ApiError::invalid(vec![ValidationError::value(
-            vec!["path".into(), name.into()],
-            NOT_A_UUID,
-            text.into(),
-        )])
-    })
+/// What the ids of a path are taken as.
+pub(crate) trait Ids: Sized {
+    /// None when the path has not as many.
+    fn from_ids(ids: &[Uuid]) -> Option<Self>;
+}
+
+impl Ids for Uuid {
+    fn from_ids(ids: &[Uuid]) -> Option<Self> {
+        <[Uuid; 1]>::try_from(ids).ok().map(|[id]| id)
+    }
+}
+
+impl Ids for (Uuid, Uuid) {
+    fn from_ids(ids: &[Uuid]) -> Option<Self> {
+        <[Uuid; 2]>::try_from(ids).ok().map(Self::from)
+    }
+}
+
+impl Ids for (Uuid, Uuid, Uuid) {
+    fn from_ids(ids: &[Uuid]) -> Option<Self> {
+        <[Uuid; 3]>::try_from(ids).ok().map(Self::from)
+    }
+}
+
+impl<S: Send + Sync, T: Ids> FromRequestParts<S> for PathIds<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "Bad Request"))?;
+        let mut ids = Vec::new();
+        for (name, text) in &params {
+            let id = Uuid::parse_str(text).map_err(|_| {
+                let loc = vec!["path".into(), name.into()];
+                ApiError::invalid(vec![ValidationError::no_uuid(loc, text)])
+            })?;
+            ids.push(id);
+        }
+        T::from_ids(&ids)
+            .map(Self)
+            .ok_or_else(|| ApiError::internal("a path has other ids than its handler takes"))
+    }
 }
 
 /// The query of a request. A key that stands there twice counts as its last value.
@@ -42,12 +75,8 @@ impl<S: Sync> FromRequestParts<S> for QueryReader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::try_from_uri(&parts.uri).map_err(|_| {
-            ApiError::new(
-                axum::http::StatusCode::BAD_REQUEST,
-                "The query does not parse",
-            )
-        })?;
+        let Query(pairs) = Query::try_from_uri(&parts.uri)
+            .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "The query does not parse"))?;
         Ok(Self {
             pairs,
             errors: Vec::new(),
@@ -72,12 +101,13 @@ impl QueryReader {
             .filter(|text| !text.trim().is_empty())?
             .to_owned();
         if text.contains('\0') {
-            self.wrong(ValidationError::value, name, NUL, text);
+            let error = ValidationError::has_nul(Self::loc(name), text.into());
+            self.errors.push(error);
             return None;
         }
         if text.chars().count() > MAX_QUERY_TEXT {
-            let message = format!("Should have at most {MAX_QUERY_TEXT} characters");
-            self.wrong(ValidationError::value, name, &message, text);
+            let error = ValidationError::too_long(Self::loc(name), MAX_QUERY_TEXT, text.into());
+            self.errors.push(error);
             return None;
         }
         Some(text)
@@ -85,232 +115,56 @@ impl QueryReader {
 
     /// An id; none when it is not there.
     pub(crate) fn uuid(&mut self, name: &str) -> Option<Uuid> {
-        let text = self.text(name)?.to_owned();
-        let id = Uuid::parse_str(&text).ok();
+        let text = self.text(name)?;
+        let id = Uuid::parse_str(text).ok();
         if id.is_none() {
-            self.wrong(ValidationError::value, name, NOT_A_UUID, text);
+            let error = ValidationError::no_uuid(Self::loc(name), text);
+            self.errors.push(error);
         }
         id
     }
 
     /// How many items the page has.
     pub(crate) fn limit(&mut self) -> usize {
-        let Some(text) = self.text("limit").map(str::to_owned) else {
+        let Some(text) = self.text("limit") else {
             return DEFAULT_LIMIT;
         };
-        match text.parse::<i64>() {
+        let error = match text.parse::<i64>() {
             Ok(limit) if (1..=MAX_LIMIT as i64).contains(&limit) => {
                 return usize::try_from(limit).unwrap_or(DEFAULT_LIMIT);
             }
             Ok(_) => {
                 let rule = format!("Input should be between 1 and {MAX_LIMIT}");
-                self.wrong(ValidationError::value, "limit", &rule, text);
+                ValidationError::value(Self::loc("limit"), rule, text.into())
             }
-            Err(_) => {
-                let loc = vec!["query".into(), "limit".into()];
-                let error = ValidationError::wrong_type("integer", loc, text.into());
-                self.errors.push(error);
-            }
-        }
+            Err(_) => ValidationError::wrong_type("integer", Self::loc("limit"), text.into()),
+        };
+        self.errors.push(error);
         DEFAULT_LIMIT
     }
 
-    fn wrong(
-        &mut self,
-        make: fn(Loc, String, Value) -> ValidationError,
-        name: &str,
-        message: &str,
-        text: String,
-    ) {
-        let loc = vec!["query".into(), name.into()];
-        self.errors.push(make(loc, message.to_owned(), text.into()));
+    fn loc(name: &str) -> Loc {
+        vec!["query".into(), name.into()]
     }
 
     /// Fails when anything was wrong.
     pub(crate) fn finish(&self) -> Result<(), ApiError> {
-        finish(self.errors.clone())
+        if self.errors.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::invalid(self.errors.clone()))
     }
 }
 
-/// A JSON object of a request's body. Keys that nobody asks for are ignored.
-pub(crate) struct BodyReader {
-    whole: Value,
-    errors: Vec<ValidationError>,
-}
-
-impl BodyReader {
-    /// Opens a body; one that is no object is a 422.
-    pub(crate) fn open(body: Value) -> Result<Self, ApiError> {
-        if body.is_object() {
-            return Ok(Self {
-                whole: body,
-                errors: Vec::new(),
-            });
-        }
-        let error = ValidationError::wrong_type("dictionary", vec!["body".into()], body);
-        Err(ApiError::invalid(vec![error]))
-    }
-
-    fn loc(name: &str) -> Loc {
-        at(&["body".into()], name)
-    }
-
-    fn value(&self, name: &str) -> Option<&Value> {
-        self.whole.get(name)
-    }
-
-    /// Whether a key is there and not null.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.value(name).is_some_and(|value| !value.is_null())
-    }
-
-    /// Reads a key; one that is missing takes the default, or is an error when there is none.
-    fn read<T>(
-        &mut self,
-        name: &str,
-        wanted: &str,
-        default: Option<T>,
-        take: impl FnOnce(&Value) -> Option<T>,
-    ) -> Option<T> {
-        let error = match (self.value(name), default) {
-            (Some(value), _) if !value.is_string() && contains_nul(value) => {
-                ValidationError::value(Self::loc(name), NUL, value.clone())
-            }
-            (Some(value), _) => match take(value) {
-                Some(taken) => return Some(taken),
-                None => ValidationError::wrong_type(wanted, Self::loc(name), value.clone()),
-            },
-            (None, Some(default)) => return Some(default),
-            (None, None) => ValidationError::missing(Self::loc(name), self.whole.clone()),
-        };
-        self.errors.push(error);
-        None
-    }
-
-    /// A text that has to be there.
-    pub(crate) fn string(&mut self, name: &str) -> Option<String> {
-        self.string_or(name, None)
-    }
-
-    /// A text with a default.
-    pub(crate) fn string_or(&mut self, name: &str, default: Option<&str>) -> Option<String> {
-        let default = default.map(str::to_owned);
-        let text = self.read(name, "string", default, |value| {
-            value.as_str().map(str::to_owned)
-        })?;
-        // Neither database stores it in text.
-        if text.contains('\0') {
-            self.refuse(name, NUL);
-            return None;
-        }
-        Some(text)
-    }
-
-    /// A text that has to be there and to hold more than blanks.
-    pub(crate) fn name(&mut self, name: &str) -> Option<String> {
-        let text = self.string(name)?;
-        if text.trim().is_empty() {
-            self.refuse(name, "Input should not be empty");
-            return None;
-        }
-        Some(text)
-    }
-
-    /// A boolean with a default.
-    pub(crate) fn boolean_or(&mut self, name: &str, default: bool) -> Option<bool> {
-        self.read(name, "boolean", Some(default), Value::as_bool)
-    }
-
-    /// An id that has to be there.
-    pub(crate) fn uuid(&mut self, name: &str) -> Option<Uuid> {
-        let text = self.string(name)?;
-        let id = Uuid::parse_str(&text).ok();
-        if id.is_none() {
-            self.refuse(name, NOT_A_UUID);
-        }
-        id
-    }
-
-    /// An id, which may be null or not there.
-    pub(crate) fn optional_uuid(&mut self, name: &str) -> Option<Uuid> {
-        if self.has(name) {
-            self.uuid(name)
-        } else {
-            None
-        }
-    }
-
-    /// A list of texts that has to be there.
-    pub(crate) fn strings(&mut self, name: &str) -> Option<Vec<String>> {
-        let items = self.read(name, "list", None, |value| value.as_array().cloned())?;
-        let loc = Self::loc(name);
-        let mut texts = Vec::with_capacity(items.len());
-        for (place, item) in items.into_iter().enumerate() {
-            match item {
-                Value::String(text) => texts.push(text),
-                other => {
-                    let error = ValidationError::wrong_type("string", at(&loc, place), other);
-                    self.errors.push(error);
-                }
-            }
-        }
-        Some(texts)
-    }
-
-    /// An object that has to be there.
-    pub(crate) fn object(&mut self, name: &str) -> Option<Map> {
-        self.read(name, "dictionary", None, |value| value.as_object().cloned())
-    }
-
-    /// A list of objects that has to be there, each with a text under `key`.
-    pub(crate) fn entries(&mut self, name: &str, key: &str) -> Option<Vec<Value>> {
-        let items = self.read(name, "list", None, |value| value.as_array().cloned())?;
-        let loc = Self::loc(name);
-        for (place, item) in items.iter().enumerate() {
-            let here = at(&loc, place);
-            let error = match item.get(key) {
-                _ if !item.is_object() => {
-                    ValidationError::wrong_type("dictionary", here, item.clone())
-                }
-                None => ValidationError::missing(at(&here, key), item.clone()),
-                Some(Value::String(_)) => continue,
-                Some(other) => ValidationError::wrong_type("string", at(&here, key), other.clone()),
-            };
-            self.errors.push(error);
-        }
-        Some(items)
-    }
-
-    /// Reports that what stands under a key breaks a rule.
-    pub(crate) fn refuse(&mut self, name: &str, message: &str) {
-        let input = self.value(name).cloned().unwrap_or(Value::Null);
-        let error = ValidationError::value(Self::loc(name), message, input);
-        self.errors.push(error);
-    }
-
-    /// Fails when anything was wrong.
-    pub(crate) fn finish(self) -> Result<(), ApiError> {
-        finish(self.errors)
-    }
-}
-
-/// What [`BodyReader::finish`] has let pass is there.
-pub(crate) fn checked<T>(value: Option<T>) -> T {
-    value.unwrap_or_else(|| unreachable!("a body without errors has every value"))
-}
-
-fn finish(errors: Vec<ValidationError>) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid(errors))
-    }
+/// 422 for a cursor that no list gave out.
+pub(crate) fn bad_cursor(message: String, cursor: Option<String>) -> ApiError {
+    let error = ValidationError::value(QueryReader::loc("cursor"), message, cursor.into());
+    ApiError::invalid(vec![error])
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::Request;
-    use serde_json::json;
 
     use super::*;
 
@@ -352,45 +206,5 @@ mod tests {
         assert_eq!(query.filled("q").as_deref(), Some("a b"));
         assert_eq!(query.filled("blank"), None);
         assert!(query.finish().is_err());
-    }
-
-    #[test]
-    fn a_body_reports_all_that_is_wrong() {
-        let body = json!({
-            "number": 1, "blank": " ", "id": "nope", "list": ["a", 1], "nul": "a\u{0}", "flag": "yes",
-            "entries": [{"identifier": "a"}, {}, 3, {"identifier": 1}],
-        });
-        let mut body = BodyReader::open(body).expect("an object");
-        body.string("number");
-        body.name("blank");
-        body.uuid("id");
-        body.strings("list");
-        body.string("nul");
-        body.boolean_or("flag", false);
-        body.entries("entries", "identifier");
-        body.object("gone");
-        assert_eq!(body.string_or("absent", Some("x")).as_deref(), Some("x"));
-        assert_eq!(body.optional_uuid("absent"), None);
-        let found = body
-            .finish()
-            .expect_err("errors")
-            .for_the_log()
-            .into_owned();
-        assert_eq!(
-            found.split(", ").collect::<Vec<_>>(),
-            [
-                r#"string_type at ["body","number"]"#,
-                r#"value_error at ["body","blank"]"#,
-                r#"value_error at ["body","id"]"#,
-                r#"string_type at ["body","list",1]"#,
-                r#"value_error at ["body","nul"]"#,
-                r#"bool_type at ["body","flag"]"#,
-                r#"missing at ["body","entries",1,"identifier"]"#,
-                r#"dict_type at ["body","entries",2]"#,
-                r#"string_type at ["body","entries",3,"identifier"]"#,
-                r#"missing at ["body","gone"]"#,
-            ]
-        );
-        assert!(BodyReader::open(json!([])).is_err());
     }
 }

@@ -10,7 +10,7 @@
 //! | `kept` | answers kept encoded, by key |
 //! | `request_id`, `path`, `etag` | what their names say |
 //! | `error` | the envelope of every error, and which status an error of the domain is |
-//! | `body`, `input`, `unread` | JSON in and out; queries and bodies read part by part; what was left unread |
+//! | `body`, `input`, `unread` | JSON in and out; paths and queries read part by part; what was left unread |
 //! | `plugins`, `configurations` | what the registry answers |
 //! | `platforms`, `environments`, `catalogue_views`, `data_products` | what the store answers |
 //! | `operations`, `metrics` | health, figures, the OpenAPI document |

@@ -3,10 +3,12 @@
 //! Reads come from the snapshot, which holds every write that was acknowledged here. The path of a service answers a
 //! read with the service's options, as in the origin, and a write changes the service itself.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use patchbay_store::{ServiceDraft, What};
+use patchbay_plugin::body::{BodyReader, checked};
+use patchbay_plugin::catalogue::ServiceConfiguration;
+use patchbay_store::{ServiceDraft, StoreError, What};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -18,7 +20,7 @@ use crate::catalogue_views::{
     ServiceConfigurationView, ServiceView, Views,
 };
 use crate::error::ApiError;
-use crate::input::{BodyReader, checked, id_in_path};
+use crate::input::PathIds;
 use crate::openapi::{Conflict, NotFound, Unprocessable};
 
 /// Where platforms are.
@@ -106,12 +108,11 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn get(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let view = Views(&app.store().catalogue()).platform(id);
-    cacheable(&request, &view.ok_or_else(|| not_found(What::Platform))?)
+    cacheable(&request, &view.ok_or(StoreError::NotFound(What::Platform))?)
 }
 
 /// Replaces a platform.
@@ -128,10 +129,9 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn replace(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let platform = app
         .store()
         .update_platform(id, read_platform(body)?)
@@ -152,14 +152,14 @@ pub(crate) async fn replace(
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    app.store().delete_platform(id_in_path("id", &id)?).await?;
+    app.store().delete_platform(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn read_platform(body: Value) -> Result<String, ApiError> {
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let name = body.name("name");
     body.finish()?;
     Ok(checked(name))
@@ -178,15 +178,14 @@ fn read_platform(body: Value) -> Result<String, ApiError> {
 )]
 pub(crate) async fn list_services(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
     let catalogue = app.store().catalogue();
     let views = Views(&catalogue);
     views
         .platform(id)
-        .ok_or_else(|| not_found(What::Platform))?;
+        .ok_or(StoreError::NotFound(What::Platform))?;
     cacheable(&request, &views.services(id))
 }
 
@@ -205,17 +204,19 @@ pub(crate) async fn list_services(
 )]
 pub(crate) async fn create_service(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(platform_id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let platform_id = id_in_path("id", &id)?;
     let service = app
         .store()
         .create_service(platform_id, read_service(body)?)
         .await?;
     let view = Views(&app.store().catalogue()).service(&service);
     let location = format!("{PLATFORMS}/{platform_id}/services/{}", service.id);
-    created(&location, &view.ok_or_else(|| not_found(What::Platform))?)
+    created(
+        &location,
+        &view.ok_or(StoreError::NotFound(What::Platform))?,
+    )
 }
 
 /// The options of a service.
@@ -234,25 +235,12 @@ pub(crate) async fn create_service(
 )]
 pub(crate) async fn get_service(
     State(app): State<App>,
-    Path((id, service_id)): Path<(String, String)>,
+    PathIds((id, service_id)): PathIds<(Uuid, Uuid)>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (id, service_id) = (
-        id_in_path("id", &id)?,
-        id_in_path("service_id", &service_id)?,
-    );
-    let catalogue = app.store().catalogue();
-    let found = catalogue
-        .service_configurations
-        .iter()
-        .find(|configuration| {
-            configuration.platform_id == id && configuration.service_id == service_id
-        });
-    let view = found.and_then(|found| Views(&catalogue).service_configuration(found));
-    cacheable(
-        &request,
-        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
-    )
+    options(&app, &request, |found| {
+        found.platform_id == id && found.service_id == service_id
+    })
 }
 
 /// Replaces a service, with its templates.
@@ -273,13 +261,9 @@ pub(crate) async fn get_service(
 )]
 pub(crate) async fn replace_service(
     State(app): State<App>,
-    Path((id, service_id)): Path<(String, String)>,
+    PathIds((id, service_id)): PathIds<(Uuid, Uuid)>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let (id, service_id) = (
-        id_in_path("id", &id)?,
-        id_in_path("service_id", &service_id)?,
-    );
     let service = app
         .store()
         .update_service(id, service_id, read_service(body)?)
@@ -287,7 +271,7 @@ pub(crate) async fn replace_service(
     let view = Views(&app.store().catalogue()).service(&service);
     answer(
         StatusCode::OK,
-        &view.ok_or_else(|| not_found(What::Service))?,
+        &view.ok_or(StoreError::NotFound(What::Service))?,
     )
 }
 
@@ -308,18 +292,14 @@ pub(crate) async fn replace_service(
 )]
 pub(crate) async fn delete_service(
     State(app): State<App>,
-    Path((id, service_id)): Path<(String, String)>,
+    PathIds((id, service_id)): PathIds<(Uuid, Uuid)>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, service_id) = (
-        id_in_path("id", &id)?,
-        id_in_path("service_id", &service_id)?,
-    );
     app.store().delete_service(id, service_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn read_service(body: Value) -> Result<ServiceDraft, ApiError> {
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let name = body.name("name");
     let result = body.string("result_string_template");
     let technical = body.string_or("technical_info_template", result.as_deref().or(Some("")));
@@ -363,7 +343,7 @@ pub(crate) async fn create_config(
     State(app): State<App>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let (platform_id, service_id) = (body.uuid("platform_id"), body.uuid("service_id"));
     let config = body.strings("config");
     body.finish()?;
@@ -373,7 +353,7 @@ pub(crate) async fn create_config(
         .await?;
     let view = Views(&app.store().catalogue()).service_configuration(&stored);
     let location = format!("{PLATFORMS}/configs/{}", stored.id);
-    created(&location, &view.ok_or_else(|| not_found(What::Service))?)
+    created(&location, &view.ok_or(StoreError::NotFound(What::Service))?)
 }
 
 /// The options of a service, by their own id.
@@ -389,20 +369,10 @@ pub(crate) async fn create_config(
 )]
 pub(crate) async fn get_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
-    let catalogue = app.store().catalogue();
-    let found = catalogue
-        .service_configurations
-        .iter()
-        .find(|found| found.id == id);
-    let view = found.and_then(|found| Views(&catalogue).service_configuration(found));
-    cacheable(
-        &request,
-        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
-    )
+    options(&app, &request, |found| found.id == id)
 }
 
 /// Replaces the options of a service.
@@ -419,11 +389,10 @@ pub(crate) async fn get_config(
 )]
 pub(crate) async fn replace_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
-    let id = id_in_path("id", &id)?;
-    let mut body = BodyReader::open(body)?;
+    let mut body = BodyReader::open(&body)?;
     let config = body.strings("config");
     body.finish()?;
     let stored = app
@@ -433,7 +402,7 @@ pub(crate) async fn replace_config(
     let view = Views(&app.store().catalogue()).service_configuration(&stored);
     answer(
         StatusCode::OK,
-        &view.ok_or_else(|| not_found(What::ServiceConfiguration))?,
+        &view.ok_or(StoreError::NotFound(What::ServiceConfiguration))?,
     )
 }
 
@@ -450,15 +419,25 @@ pub(crate) async fn replace_config(
 )]
 pub(crate) async fn delete_config(
     State(app): State<App>,
-    Path(id): Path<String>,
+    PathIds(id): PathIds<Uuid>,
 ) -> Result<StatusCode, ApiError> {
-    app.store()
-        .delete_service_configuration(id_in_path("id", &id)?)
-        .await?;
+    app.store().delete_service_configuration(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// 404 for a thing of the catalogue.
-pub(crate) fn not_found(what: What) -> ApiError {
-    ApiError::not_found(format!("{what} not found"))
+fn options(
+    app: &App,
+    request: &HeaderMap,
+    wanted: impl Fn(&ServiceConfiguration) -> bool,
+) -> Result<Response, ApiError> {
+    let catalogue = app.store().catalogue();
+    let found = catalogue
+        .service_configurations
+        .iter()
+        .find(|found| wanted(found));
+    let view = found.and_then(|found| Views(&catalogue).service_configuration(found));
+    cacheable(
+        request,
+        &view.ok_or(StoreError::NotFound(What::ServiceConfiguration))?,
+    )
 }

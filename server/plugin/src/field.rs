@@ -197,7 +197,7 @@ impl FieldKind {
                 };
                 let length = text.chars().count();
                 if text.contains('\0') {
-                    errors.push(broken("A text cannot contain the NUL character".to_owned()));
+                    errors.push(ValidationError::has_nul(loc.to_vec(), value.clone()));
                 } else if min.is_some_and(|min| length < min as usize) {
                     errors.push(broken(format!(
                         "Should have at least {} characters",
@@ -303,7 +303,7 @@ impl FieldKind {
             }
             FieldKind::Json => {
                 if contains_nul(value) {
-                    errors.push(broken("A text cannot contain the NUL character".to_owned()));
+                    errors.push(ValidationError::has_nul(loc.to_vec(), value.clone()));
                     return None;
                 }
                 Some(value.clone())

@@ -18,7 +18,9 @@
 //! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
 //! | [`schema`] | the JSON Schema of a plugin's configuration |
 //! | [`validation`] | errors of a client's input, in the shape generated clients know |
+//! | [`body`] | the body of a request, read key by key |
 
+pub mod body;
 pub mod catalogue;
 pub mod configuration;
 pub mod definition;

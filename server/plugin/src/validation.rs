@@ -103,6 +103,21 @@ impl ValidationError {
         Self::new("value_error", loc, msg, input)
     }
 
+    /// A text that holds a NUL, which neither database stores.
+    pub fn has_nul(loc: Loc, input: Value) -> Self {
+        Self::value(loc, "A text cannot contain the NUL character", input)
+    }
+
+    /// A text that is no UUID.
+    pub fn no_uuid(loc: Loc, text: &str) -> Self {
+        Self::value(loc, "Input should be a valid UUID", text.into())
+    }
+
+    /// A text of more characters than there may be.
+    pub fn too_long(loc: Loc, max: usize, input: Value) -> Self {
+        Self::value(loc, format!("Should have at most {max} characters"), input)
+    }
+
     /// A discriminator that names none of the plugins that would do.
     pub fn tag_invalid(loc: Loc, tag: &str, expected: &[String], input: Value) -> Self {
         let tags = expected
@@ -138,6 +153,10 @@ impl ValidationError {
         }
     }
 }
+
+/// All that is wrong in a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invalid(pub Vec<ValidationError>);
 
 /// `'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`.
 pub fn or_list(values: &[String]) -> String {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use patchbay_lua::{FieldError, HookCall, HookContext, NormalizeError};
 use patchbay_plugin::Map;
+use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::catalogue::Catalogue;
 use patchbay_plugin::configuration::TechnicalMapping;
 use patchbay_plugin::definition::Definition;
@@ -37,159 +38,44 @@ pub(crate) struct WriteBody {
     pub(crate) configuration: Map,
 }
 
-/// Reads keys of an object, in the words of the origin's errors.
-pub(crate) struct BodyReader<'a> {
-    body: &'a Map,
-    loc: Loc,
-    /// What is wrong so far.
-    pub(crate) errors: Vec<ValidationError>,
-}
-
-impl<'a> BodyReader<'a> {
-    /// Opens a body, which must be an object.
-    pub(crate) fn open(body: &'a Value) -> Result<Self, RequestError> {
-        let loc: Loc = vec!["body".into()];
-        match body {
-            Value::Object(body) => Ok(Self {
-                body,
-                loc,
-                errors: Vec::new(),
-            }),
-            other => Err(RequestError::Invalid(vec![ValidationError::wrong_type(
-                "dictionary",
-                loc,
-                other.clone(),
-            )])),
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.body.get(key).filter(|value| !value.is_null())
-    }
-
-    /// Notes that a key that must be there is not.
-    pub(crate) fn missing(&mut self, key: &str) {
-        self.errors.push(ValidationError::missing(
-            at(&self.loc, key),
-            Value::Object(self.body.clone()),
-        ));
-    }
-
-    /// A uuid, when it is there.
-    pub(crate) fn uuid(&mut self, key: &str) -> Option<Uuid> {
-        let value = self.get(key)?;
-        match value.as_str().map(Uuid::parse_str) {
-            Some(Ok(id)) => return Some(id),
-            Some(Err(_)) => self.errors.push(ValidationError::value(
-                at(&self.loc, key),
-                "Input should be a valid UUID",
-                value.clone(),
-            )),
-            None => self.errors.push(ValidationError::wrong_type(
-                "string",
-                at(&self.loc, key),
-                value.clone(),
-            )),
-        }
-        None
-    }
-
-    /// A text of at most `max` characters, when it is there.
-    pub(crate) fn text(&mut self, key: &str, max: usize) -> Option<String> {
-        let value = self.get(key)?;
-        let loc = at(&self.loc, key);
-        let Some(text) = value.as_str() else {
-            self.errors
-                .push(ValidationError::wrong_type("string", loc, value.clone()));
-            return None;
-        };
-        if text.contains('\0') {
-            self.errors.push(ValidationError::value(
-                loc,
-                "A text cannot contain the NUL character",
-                value.clone(),
-            ));
-            return None;
-        }
-        if text.chars().count() > max {
-            let msg = format!("Should have at most {max} characters");
-            self.errors
-                .push(ValidationError::value(loc, msg, value.clone()));
-            return None;
-        }
-        Some(text.to_owned())
-    }
-
-    /// An object, when it is there.
-    pub(crate) fn object(&mut self, key: &str) -> Option<Map> {
-        match self.get(key)? {
-            Value::Object(object) => Some(object.clone()),
-            other => {
-                self.errors.push(ValidationError::wrong_type(
-                    "dictionary",
-                    at(&self.loc, key),
-                    other.clone(),
-                ));
-                None
-            }
-        }
-    }
-
-    fn technical_mapping(&mut self) -> TechnicalMapping {
-        let Some(value) = self.get("technical_mapping") else {
-            return TechnicalMapping::Default;
-        };
-        value
-            .as_str()
-            .and_then(TechnicalMapping::parse)
-            .unwrap_or_else(|| {
-                self.errors.push(ValidationError::not_in_enum(
-                    &["default".to_owned(), "custom".to_owned()],
-                    at(&self.loc, "technical_mapping"),
-                    value.clone(),
-                ));
-                TechnicalMapping::Default
-            })
-    }
-}
-
 /// Reads the body of a write. A dry run may leave out what only storing needs.
 pub(crate) fn read_write_body(body: &Value, dry_run: bool) -> Result<WriteBody, RequestError> {
-    let mut reader = BodyReader::open(body)?;
-    let missing = |reader: &mut BodyReader<'_>, key: &str, wanted: bool| {
-        if wanted && reader.get(key).is_none() {
-            reader.missing(key);
-        }
-    };
-    let data_product_id = reader.uuid("data_product_id");
-    missing(&mut reader, "data_product_id", !dry_run);
-    let name = reader.text("name", MAX_NAME);
-    missing(&mut reader, "name", !dry_run);
+    let mut body = BodyReader::open(body)?;
+    let data_product_id = body.optional_uuid("data_product_id");
+    if !dry_run {
+        body.require("data_product_id");
+    }
+    let name = body.optional_string("name", MAX_NAME);
+    if !dry_run {
+        body.require("name");
+    }
     if name.as_ref().is_some_and(|name| name.trim().is_empty()) {
-        let loc = at(&reader.loc, "name");
-        reader.errors.push(ValidationError::value(
-            loc,
+        body.report(ValidationError::value(
+            BodyReader::loc("name"),
             "Should not be empty",
             "".into(),
         ));
     }
-    let description = reader.text("description", MAX_DESCRIPTION);
-    let technical_mapping = reader.technical_mapping();
-    let platform_id = reader.uuid("platform_id");
-    let service_id = reader.uuid("service_id");
-    let configuration = reader.object("configuration");
-    missing(&mut reader, "configuration", true);
-    if !reader.errors.is_empty() {
-        return Err(RequestError::Invalid(reader.errors));
-    }
+    let description = body.optional_string("description", MAX_DESCRIPTION);
+    let technical_mapping = body.word_or(
+        "technical_mapping",
+        &["default", "custom"],
+        TechnicalMapping::Default,
+        TechnicalMapping::parse,
+    );
+    let platform_id = body.optional_uuid("platform_id");
+    let service_id = body.optional_uuid("service_id");
+    let configuration = body.optional_object("configuration");
+    body.require("configuration");
+    body.finish()?;
     Ok(WriteBody {
         data_product_id,
         name,
         description,
-        technical_mapping,
+        technical_mapping: checked(technical_mapping),
         platform_id,
         service_id,
-        configuration: configuration.unwrap_or_default(),
+        configuration: checked(configuration),
     })
 }
 

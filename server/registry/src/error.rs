@@ -1,7 +1,7 @@
 //! Why a request cannot be answered, in the words of the domain. Only `http` turns this into status codes.
 
 use patchbay_lua::HookError;
-use patchbay_plugin::validation::ValidationError;
+use patchbay_plugin::validation::{Invalid, ValidationError};
 use patchbay_store::StoreError;
 
 /// Why a request cannot be answered. A text is meant for the client, unless its variant says that it is for the log.
@@ -42,6 +42,12 @@ pub enum RequestError {
 /// The 404 of a plugin.
 pub(crate) fn plugin_not_found(name: &str) -> RequestError {
     RequestError::NotFound(format!("Plugin '{name}' not found"))
+}
+
+impl From<Invalid> for RequestError {
+    fn from(Invalid(errors): Invalid) -> Self {
+        RequestError::Invalid(errors)
+    }
 }
 
 impl From<StoreError> for RequestError {

@@ -354,13 +354,8 @@ fn parse_id(id: Option<&str>) -> Result<Uuid, RequestError> {
             Value::Null,
         )]));
     };
-    Uuid::parse_str(text).map_err(|_| {
-        RequestError::Invalid(vec![ValidationError::value(
-            loc,
-            "Input should be a valid UUID",
-            text.into(),
-        )])
-    })
+    Uuid::parse_str(text)
+        .map_err(|_| RequestError::Invalid(vec![ValidationError::no_uuid(loc, text)]))
 }
 
 /// A plugin's entry in the list.

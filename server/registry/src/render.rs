@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use patchbay_lua::{CatalogueReader, HookContext, RenderCall};
 use patchbay_plugin::Map;
+use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::catalogue::{Catalogue, Environment, PlatformService};
 use patchbay_plugin::configuration::{Configuration, DataProduct, TechnicalMapping};
 use patchbay_plugin::definition::Definition;
@@ -14,7 +15,7 @@ use patchbay_plugin::validation::{ValidationError, at};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::admission::{BodyReader, configuration_loc};
+use crate::admission::configuration_loc;
 use crate::form::Reader;
 use crate::generation::{ActivePlugin, Generation};
 use crate::wire::{AccessPath, ConfigurationView, TechnicalInfo};
@@ -90,23 +91,16 @@ impl Registry {
     /// # Errors
     /// `NotFound` without a template, `Invalid` for a wrong configuration or a template that asks for more than it has.
     pub async fn render_access_path(&self, body: Value) -> Result<AccessPath, RequestError> {
-        let mut reader = BodyReader::open(&body)?;
-        let platform_id = reader.uuid("platform_id");
-        let service_id = reader.uuid("service_id");
-        let configuration = reader.object("configuration");
+        let mut body = BodyReader::open(&body)?;
+        let platform_id = body.optional_uuid("platform_id");
+        let service_id = body.optional_uuid("service_id");
+        let configuration = body.optional_object("configuration");
         for key in ["platform_id", "service_id", "configuration"] {
-            if body.get(key).is_none_or(Value::is_null) {
-                reader.missing(key);
-            }
+            body.require(key);
         }
-        let (Some(platform_id), Some(service_id), Some(configuration), true) = (
-            platform_id,
-            service_id,
-            configuration,
-            reader.errors.is_empty(),
-        ) else {
-            return Err(RequestError::Invalid(reader.errors));
-        };
+        body.finish()?;
+        let (platform_id, service_id) = (checked(platform_id), checked(service_id));
+        let configuration = checked(configuration);
         let generation = self.current();
         let (active, tag) = tagged(&generation, &configuration)?;
         let loc = configuration_loc(&tag);

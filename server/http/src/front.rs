@@ -25,7 +25,7 @@ use crate::App;
 use crate::door::Refusal;
 use crate::error::{ApiError, enveloped};
 use crate::kept::Key;
-use crate::layers::log_response;
+use crate::log;
 use crate::path;
 use crate::request_id::X_REQUEST_ID;
 use crate::unread::Unread;
@@ -117,13 +117,7 @@ impl Front {
         id: &HeaderValue,
     ) -> axum::http::Response<FrontBody> {
         let response = enveloped(ApiError::from(refusal).into_response(), id);
-        let span = tracing::info_span!(
-            "request",
-            id = id.to_str().unwrap_or_default(),
-            method = %parts.method,
-            path = parts.uri.path(),
-        );
-        span.in_scope(|| log_response(&response, None));
+        log::span(Some(id), &parts.method, &parts.uri).in_scope(|| log::answered(&response, None));
         self.app
             .metrics()
             .answered(&parts.method, None, response.status(), None);

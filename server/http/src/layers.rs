@@ -1,10 +1,4 @@
 //! Every layer between the outermost service and the router, from the outside in.
-//!
-//! What is logged about a request is one line, when its answer is ready: at `debug` when it went well, at `info` when the
-//! client is at fault, at `warn` for what passes (501, 503, 504) and at `error` for a 500. The line stands in the
-//! request's span, which carries the id, method and path, as do all lines of the log that the request causes.
-//! `patchbay_http=info` hides the lines of requests that went well, `patchbay_http=warn` those of clients' faults too.
-//! Kept answers are counted and not logged.
 
 use std::time::{Duration, Instant};
 
@@ -30,9 +24,10 @@ use tracing::Span;
 
 use crate::App;
 use crate::door::ANY_ORIGIN;
-use crate::error::{ApiError, enveloped, panicked};
+use crate::error::{enveloped, panicked};
 use crate::etag;
 use crate::front::Front;
+use crate::log;
 use crate::request_id::X_REQUEST_ID;
 
 /// The whole service: every layer around the routes.
@@ -45,7 +40,7 @@ pub(crate) fn service(routes: Router, app: &App) -> Front {
                 .make_span_with(request_span)
                 .on_request(())
                 .on_response(|response: &Response, took: Duration, _: &Span| {
-                    log_response(response, Some(took));
+                    log::answered(response, Some(took));
                 })
                 .on_body_chunk(())
                 .on_eos(())
@@ -72,28 +67,8 @@ pub(crate) fn service(routes: Router, app: &App) -> Front {
 
 fn request_span(request: &Request) -> Span {
     let id = request.extensions().get::<RequestId>();
-    tracing::info_span!(
-        "request",
-        id = id.and_then(|id| id.header_value().to_str().ok()).unwrap_or_default(),
-        method = %request.method(),
-        path = request.uri().path(),
-    )
-}
-
-/// The one line about a request.
-pub(crate) fn log_response(response: &Response, took: Option<Duration>) {
-    let status = response.status().as_u16();
-    let ms = took.map(|took| took.as_micros() as f64 / 1000.0);
-    let Some(error) = response.extensions().get::<ApiError>() else {
-        tracing::debug!(status, ms, "answered");
-        return;
-    };
-    let detail = error.for_the_log();
-    match status {
-        501 | 503 | 504 => tracing::warn!(status, ms, %detail, "not answered"),
-        500.. => tracing::error!(status, ms, %detail, "failed"),
-        _ => tracing::info!(status, ms, %detail, "refused"),
-    }
+    let id = id.map(RequestId::header_value);
+    log::span(id, request.method(), request.uri())
 }
 
 async fn boundary(State(app): State<App>, request: Request, next: Next) -> Response {

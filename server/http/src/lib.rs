@@ -3,11 +3,12 @@
 //! | module | holds |
 //! |---|---|
 //! | `routes` | every route, in one function |
-//! | `layers` | every layer, in one function, and the one line that is logged about a request |
+//! | `layers` | every layer, in one function |
 //! | `serve` | connections, and their end |
 //! | `front` | what stands before all layers: request ids, the door, kept answers, trailing slashes |
 //! | `door` | who may come in |
 //! | `kept` | answers kept encoded, by key |
+//! | `log` | the one line that is logged about a request, and its span |
 //! | `request_id`, `path`, `etag` | what their names say |
 //! | `error` | the envelope of every error, and which status an error of the domain is |
 //! | `body`, `input`, `unread` | JSON in and out; paths and queries read part by part; what was left unread |
@@ -43,6 +44,7 @@ mod front;
 mod input;
 mod kept;
 mod layers;
+mod log;
 mod metrics;
 mod openapi;
 mod operations;

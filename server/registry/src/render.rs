@@ -28,7 +28,23 @@ struct Filling {
     left: Vec<String>,
 }
 
-/// Fills a template. Gives the placeholders that nothing fills as an error.
+/// Why a template gives no text.
+enum Unrendered {
+    /// Nothing fills this placeholder.
+    Unfilled(String),
+    /// The plugin's `render` failed.
+    Failed(RequestError),
+}
+
+/// Where a text goes.
+enum Target {
+    /// The access path of a view.
+    AccessPath(usize),
+    /// A view's technical info, at a place in its list.
+    Info(usize, usize),
+}
+
+/// Fills a template.
 fn fill(
     definition: &Definition,
     template: &str,
@@ -36,7 +52,7 @@ fn fill(
     entry: Option<&Value>,
     environment: Option<&Environment>,
     context: HookContext,
-) -> Result<Filling, Vec<String>> {
+) -> Result<Filling, Unrendered> {
     let filled = Template::parse(template).fill(|name| {
         let from_environment = || {
             environment
@@ -54,14 +70,10 @@ fn fill(
             })
             .or_else(from_environment)
     });
-    let unfillable: Vec<String> = filled
-        .missing
-        .iter()
-        .filter(|name| !(definition.hooks.render && definition.placeholders.contains(name)))
-        .cloned()
-        .collect();
-    if !unfillable.is_empty() {
-        return Err(unfillable);
+    let is_for_render =
+        |name: &String| definition.hooks.render && definition.placeholders.contains(name);
+    if let Some(name) = filled.missing.iter().find(|name| !is_for_render(name)) {
+        return Err(Unrendered::Unfilled(name.clone()));
     }
     let context = HookContext {
         environment: environment.cloned(),
@@ -79,10 +91,13 @@ fn fill(
     })
 }
 
-/// The first placeholder that `render` was to fill and did not.
-fn unfilled<'a>(text: &str, left: &'a [String]) -> Option<&'a String> {
-    left.iter()
-        .find(|name| text.contains(&format!("{{{name}}}")))
+/// The text, when `render` has filled all that was left to it.
+fn complete(text: String, left: &[String]) -> Result<String, Unrendered> {
+    let is_left = |name: &&String| text.contains(&format!("{{{name}}}"));
+    match left.iter().find(is_left) {
+        Some(name) => Err(Unrendered::Unfilled(name.clone())),
+        None => Ok(text),
+    }
 }
 
 impl Registry {
@@ -118,31 +133,25 @@ impl Registry {
         let values = self
             .admit(&active, &configuration, context.clone(), &loc)
             .await?;
-        let template = &service.result_string_template;
-        let invalid = |name: &str| {
-            let message = format!(
-                "The template '{template}' needs '{name}', which {} does not have",
-                active.name()
-            );
-            RequestError::Invalid(vec![ValidationError::value(
-                at(&loc, name),
-                message,
-                Value::Object(values.clone()),
-            )])
-        };
-        let filling = fill(active.definition(), template, &values, None, None, context)
-            .map_err(|missing| invalid(missing.first().map(String::as_str).unwrap_or_default()))?;
-        let text = self
-            .finish(&active, vec![filling.call])
-            .await
-            .pop()
-            .unwrap_or_else(|| Ok(String::new()))?;
-        if let Some(name) = unfilled(&text, &filling.left) {
-            return Err(invalid(name));
+        match self.access_path(&active, service, &values, context).await {
+            Ok(text) => Ok(AccessPath {
+                technical_asset_access_path: text,
+            }),
+            Err(Unrendered::Failed(error)) => Err(error),
+            Err(Unrendered::Unfilled(name)) => {
+                let message = format!(
+                    "The template '{}' needs '{name}', which {} does not have",
+                    service.result_string_template,
+                    active.name()
+                );
+                let loc = at(&loc, name.as_str());
+                Err(RequestError::Invalid(vec![ValidationError::value(
+                    loc,
+                    message,
+                    Value::Object(values),
+                )]))
+            }
         }
-        Ok(AccessPath {
-            technical_asset_access_path: text,
-        })
     }
 
     /// Stored configurations as they go over the wire. One that cannot be rendered has nulls; none breaks the others.
@@ -203,9 +212,7 @@ impl Registry {
             true => self.products_of(configurations, places, known).await,
             false => HashMap::new(),
         };
-        // Where each text goes: the view, and the place in its technical info or none for the access path.
-        let mut targets: Vec<(usize, Option<usize>, Vec<String>)> = Vec::new();
-        let mut calls = Vec::new();
+        let (mut targets, mut fillings) = (Vec::new(), Vec::new());
         for place in places {
             let configuration = &configurations[*place];
             let Some(service) = service_of(catalogue, definition, configuration) else {
@@ -218,15 +225,15 @@ impl Registry {
                 ..HookContext::default()
             };
             let values = &configuration.values;
-            let mut add = |target, filling: Result<Filling, _>| {
+            let mut add = |target, filling: Result<Filling, Unrendered>| {
                 if let Ok(filling) = filling {
-                    targets.push((*place, target, filling.left));
-                    calls.push(filling.call);
+                    targets.push(target);
+                    fillings.push(filling);
                 }
             };
             let template = &service.result_string_template;
             add(
-                None,
+                Target::AccessPath(*place),
                 fill(definition, template, values, None, None, context.clone()),
             );
             let mut infos = Vec::new();
@@ -251,7 +258,7 @@ impl Registry {
                         Some(environment),
                         context.clone(),
                     );
-                    add(Some(infos.len()), filling);
+                    add(Target::Info(*place, infos.len()), filling);
                 }
                 infos.push(TechnicalInfo {
                     environment_id: environment.id,
@@ -261,23 +268,21 @@ impl Registry {
             }
             views[*place].technical_info = Some(infos);
         }
-        let texts = self.finish(active, calls).await;
-        let failed = texts.iter().find_map(|text| text.as_ref().err());
+        let texts = self.finish(active, fillings).await;
+        let failed = texts.iter().find_map(|text| match text {
+            Err(Unrendered::Failed(error)) => Some(error),
+            _ => None,
+        });
         if let Some(error) = failed {
             // The answer only has a null in its place, so this is where it is said.
             tracing::error!(plugin = active.name(), "render failed: {error}");
         }
-        for ((place, target, left), text) in targets.into_iter().zip(texts) {
-            let text = text.ok().filter(|text| unfilled(text, &left).is_none());
+        for (target, text) in targets.into_iter().zip(texts) {
             match target {
-                None => views[place].access_path = text,
-                Some(info) => {
-                    if let Some(info) = views[place]
-                        .technical_info
-                        .as_mut()
-                        .and_then(|infos| infos.get_mut(info))
-                    {
-                        info.info = text;
+                Target::AccessPath(view) => views[view].access_path = text.ok(),
+                Target::Info(view, place) => {
+                    if let Some(infos) = &mut views[view].technical_info {
+                        infos[place].info = text.ok();
                     }
                 }
             }
@@ -288,8 +293,12 @@ impl Registry {
     async fn finish(
         &self,
         active: &ActivePlugin,
-        calls: Vec<RenderCall>,
-    ) -> Vec<Result<String, RequestError>> {
+        fillings: Vec<Filling>,
+    ) -> Vec<Result<String, Unrendered>> {
+        let (calls, left): (Vec<_>, Vec<_>) = fillings
+            .into_iter()
+            .map(|filling| (filling.call, filling.left))
+            .unzip();
         if calls.is_empty() || !active.definition().hooks.render {
             return calls.into_iter().map(|call| Ok(call.filled)).collect();
         }
@@ -300,7 +309,12 @@ impl Registry {
         let results = active.plugin.render(calls).await;
         results
             .into_iter()
-            .map(|result| result.map_err(|error| self.hook_failed(active, error)))
+            .zip(left)
+            .map(|(result, left)| {
+                let text =
+                    result.map_err(|error| Unrendered::Failed(self.hook_failed(active, error)))?;
+                complete(text, &left)
+            })
             .collect()
     }
 
@@ -336,10 +350,25 @@ impl Registry {
             .services
             .iter()
             .find(|service| Some(service.id) == service_id)?;
+        self.access_path(active, service, values, context)
+            .await
+            .ok()
+    }
+
+    async fn access_path(
+        &self,
+        active: &ActivePlugin,
+        service: &PlatformService,
+        values: &Map,
+        context: HookContext,
+    ) -> Result<String, Unrendered> {
         let template = &service.result_string_template;
-        let filling = fill(active.definition(), template, values, None, None, context).ok()?;
-        let text = self.finish(active, vec![filling.call]).await.pop()?.ok()?;
-        unfilled(&text, &filling.left).is_none().then_some(text)
+        let filling = fill(active.definition(), template, values, None, None, context)?;
+        let mut texts = self.finish(active, vec![filling]).await;
+        texts.pop().unwrap_or_else(|| {
+            let error = RequestError::Internal("render gave no answer".to_owned());
+            Err(Unrendered::Failed(error))
+        })
     }
 }
 

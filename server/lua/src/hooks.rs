@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use mlua::Value;
 use patchbay_plugin::Map;
+use patchbay_plugin::field::Field;
 use patchbay_plugin::form::read_form;
 use patchbay_plugin::name::nearest;
 use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
 
-use crate::call::{CatalogueReader, Form, HookCall, RenderCall};
+use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
 use crate::db::is_not_configured;
 use crate::error::FieldError;
 use crate::running::Running;
@@ -30,6 +31,28 @@ impl From<Stop> for Failure {
     }
 }
 
+/// What `ui_metadata` answered, as plain data. It is checked by whoever asked, so that the Lua thread is free for the
+/// next call.
+pub(crate) struct RawForm {
+    /// None when the catalogue lacks what the form needs.
+    elements: Option<Term>,
+    reads: Reads,
+}
+
+impl RawForm {
+    /// Checks the elements against the plugin's fields.
+    pub(crate) fn read(self, fields: &[Field]) -> Result<Form, Vec<Mistake>> {
+        Ok(Form {
+            not_configured: self.elements.is_none(),
+            elements: match self.elements {
+                Some(term) => read_form(term, fields)?,
+                None => Vec::new(),
+            },
+            reads: self.reads,
+        })
+    }
+}
+
 /// What `url` answered.
 pub(crate) enum Link {
     /// The link.
@@ -42,24 +65,21 @@ pub(crate) enum Link {
 
 impl Vm {
     /// `ui_metadata(db)`
-    pub(crate) async fn form(&self, running: &Rc<Running>, facts: &Facts) -> Result<Form, Failure> {
+    pub(crate) async fn form(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+    ) -> Result<RawForm, Failure> {
         let db = self.guard(running, || self.db(running, facts))?;
         let answer = match self.call(running, "ui_metadata", db).await {
-            Ok((answer, _)) => answer,
-            Err(Stop::Raised(error)) if is_not_configured(&error) => {
-                return Ok(Form {
-                    not_configured: true,
-                    elements: Vec::new(),
-                    reads: running.reads.get(),
-                });
-            }
+            Ok((answer, _)) => Some(answer),
+            Err(Stop::Raised(error)) if is_not_configured(&error) => None,
             Err(stop) => return Err(stop.into()),
         };
-        let term = read(|reader| Some(reader.term(&answer, &Trail::ROOT)))?;
-        let elements = read_form(term, &facts.definition.fields).map_err(Failure::Nonsense)?;
-        Ok(Form {
-            not_configured: false,
-            elements,
+        Ok(RawForm {
+            elements: answer
+                .map(|answer| read(|reader| Some(reader.term(&answer, &Trail::ROOT))))
+                .transpose()?,
             reads: running.reads.get(),
         })
     }
@@ -195,6 +215,9 @@ fn text(answer: &Value, expected: &str) -> Result<String, Failure> {
     }
 }
 
+/// How many errors of one answer are told; a person who mends these finds the rest with the next answer.
+const MAX_ERRORS: usize = 100;
+
 /// Reads errors: nothing, a text, one error, or a list of these.
 fn field_errors(answer: &Value, facts: &Facts) -> Result<Vec<FieldError>, Failure> {
     const EXPECTED: &str =
@@ -205,9 +228,16 @@ fn field_errors(answer: &Value, facts: &Facts) -> Result<Vec<FieldError>, Failur
     match term {
         Term::Nil | Term::Null => {}
         Term::List(items) => {
-            for (place, item) in items.into_iter().enumerate() {
+            let left_out = items.len().saturating_sub(MAX_ERRORS);
+            for (place, item) in items.into_iter().take(MAX_ERRORS).enumerate() {
                 let path = Path::default().index(place + 1);
                 errors.extend(field_error(item, path, facts, &mut mistakes));
+            }
+            if left_out > 0 {
+                errors.push(FieldError {
+                    field: None,
+                    message: format!("{left_out} more errors are left out"),
+                });
             }
         }
         one @ (Term::String(_) | Term::Table(_)) => {

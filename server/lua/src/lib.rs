@@ -13,6 +13,7 @@
 //! | `thread`, `watchdog` | the Lua threads, and what replaces one that is stuck |
 //! | `owner` | the one task that owns a VM and polls all calls in it |
 //! | `vm`, `running`, `clock` | one VM; the call that runs in it, its time and its memory |
+//! | `steady` | whether one run of a plugin's files will do for all calls |
 //! | `hooks`, `load`, `migrations` | each hook; a plugin's definition; its written migrations |
 //! | `api` | the Lua API, one list, and the natives with their bounds |
 //! | `require`, `db`, `log` | modules; what a hook reads; what it says |
@@ -22,7 +23,8 @@
 //! # The life of a call
 //! [`Plugin`] puts it into the plugin's queue and wakes the owner, on whichever Lua thread the plugin lives → the owner
 //! starts it in the plugin's VM (building one from the captured sources where none is left), beside the other calls →
-//! the plugin's files run again from compiled code, then the hook, in a coroutine of their own → at every loop iteration,
+//! the plugin's files run again from compiled code (unless it is proved that they leave nothing behind that a hook could
+//! change), then the hook, in a coroutine of their own → at every loop iteration,
 //! call and return the interrupt looks at the call's time and the VM's memory, and hands the thread over after a slice →
 //! what the hook returned is read within bounds and checked → the answer goes back to whoever asked. Mistakes in it get
 //! their lines from the parsed source, on a thread that is neither Lua's nor the caller's.
@@ -33,8 +35,8 @@
 //!    each VM; a VM in which a call ran over is thrown away, and the calls that shared it run once more on a new one.
 //! 3. *A stuck thread loses no call.* Calls live in the queue; the next owner finds them. The plugin that held the thread
 //!    up answers nothing until the thread has come back, so one plugin holds up one thread at most.
-//! 4. *Nothing is kept between calls.* Every call starts from the plugin's files, with locals, upvalues, modules and
-//!    coroutines of its own, whatever hooks do with them; what calls share is frozen.
+//! 4. *Nothing is kept between calls.* Every call finds locals, upvalues, modules and coroutines as the plugin's files
+//!    left them, whatever hooks do with them; what calls share is frozen.
 //! 5. *A plugin reaches the names on [`API`], and nothing else.* No bytecode, no files, no time, no chance.
 //! 6. *Every native is bounded or polls.* A table of their worst cases is a test.
 //! 7. *`db` is bound to one call*, reads only, and never asks for another plugin's rows.
@@ -67,6 +69,7 @@ mod require;
 mod running;
 mod sandbox;
 mod source;
+mod steady;
 mod thread;
 mod values;
 mod vm;

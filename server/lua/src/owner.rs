@@ -355,7 +355,7 @@ impl Owner {
             self.named = true;
         }
         if let Some(facts) = self.shared.facts.get() {
-            vm.quick.get_or_init(|| facts.quick.clone());
+            vm.habits.get_or_init(|| facts.files.clone());
         }
         let run = run(vm, self.shared.clone(), self.local.clone(), call);
         self.running.push(Box::pin(run));

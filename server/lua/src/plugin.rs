@@ -86,7 +86,10 @@ impl Plugin {
             });
         }
         match self.inner.shared.ask(Request::Form(reader)).await {
-            Reply::Form(form) => Ok(form),
+            Reply::Form(form) => match form.read(&self.definition().fields) {
+                Ok(form) => Ok(form),
+                Err(mistakes) => Err(self.nonsense("ui_metadata", mistakes).await),
+            },
             other => Err(self.refusal("ui_metadata", other).await),
         }
     }

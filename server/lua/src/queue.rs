@@ -12,9 +12,9 @@ use std::time::Instant;
 use patchbay_plugin::Map;
 use tokio::sync::oneshot;
 
-use crate::call::{CatalogueReader, Form, HookCall, RenderCall};
+use crate::call::{CatalogueReader, HookCall, RenderCall};
 use crate::error::{FieldError, HookError, Report};
-use crate::hooks::Link;
+use crate::hooks::{Link, RawForm};
 use crate::limits::Limits;
 use crate::load::{Failed, Loaded};
 use crate::source::Source;
@@ -54,7 +54,7 @@ pub(crate) enum Refused {
 /// What a call came to.
 pub(crate) enum Reply {
     Loaded(Result<Loaded, Failed>),
-    Form(Form),
+    Form(RawForm),
     Normalized(Result<Map, Vec<FieldError>>),
     Validated(Vec<FieldError>),
     Rendered(Vec<Result<String, Refused>>),

@@ -31,6 +31,11 @@ struct Found<'a> {
 }
 
 impl Modules {
+    /// What the plugin is made from.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
     pub(crate) fn new(source: Arc<Source>) -> Rc<Modules> {
         Rc::new(Modules {
             source,

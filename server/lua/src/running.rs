@@ -60,6 +60,8 @@ pub(crate) struct Running {
     /// What the poll must have taken before the deadline is looked at again.
     look_at: Cell<Duration>,
     polls: Cell<u32>,
+    /// Whether the files are run ahead of a call.
+    ahead: Cell<bool>,
     /// The longest poll.
     pub(crate) longest: Cell<Duration>,
 }
@@ -96,6 +98,7 @@ impl Running {
             own_clock: Cell::new(None),
             look_at: Cell::new(Duration::ZERO),
             polls: Cell::new(0),
+            ahead: Cell::new(false),
             longest: Cell::new(Duration::ZERO),
         })
     }
@@ -104,8 +107,13 @@ impl Running {
     pub(crate) fn ahead(limits: &Limits) -> Rc<Running> {
         let running = Running::new(None, None, limits);
         running.limit.set(limits.slice);
-        running.polls.set(1);
+        running.ahead.set(true);
         running
+    }
+
+    /// Whether this is a plugin's load, which is where its files are checked and what they say is heard.
+    pub(crate) fn is_load(&self) -> bool {
+        self.hook.is_none() && !self.ahead.get()
     }
 
     /// The catalogue, the same one for the whole call.
@@ -252,7 +260,13 @@ impl Slot {
         let polled = clock::coarse().saturating_sub(running.since.get());
         let sliced = polled > self.limits.slice;
         if sliced && running.own_clock.get().is_none() {
-            running.own_clock.set(Some((polled, clock::thread())));
+            // The coarse clock moves by more than a slice at a time: what it says of files that are run ahead, and take
+            // some microseconds, may all be the time before them.
+            let before = match running.ahead.get() {
+                true => Duration::ZERO,
+                false => polled,
+            };
+            running.own_clock.set(Some((before, clock::thread())));
         }
         let over = if running.is_late(polled) {
             Some(match running.loading.get() {

@@ -11,7 +11,7 @@ use crate::positions::place_all;
 use crate::queue::{Refused, Reply, Request, Shared, lock};
 use crate::source::{SettingsLookup, Source};
 use crate::thread::LuaThread;
-use crate::vm::Facts;
+use crate::vm::{Facts, Habits};
 use crate::watchdog::{self, Alarm, Seen};
 
 /// Runs plugins. A cheap handle: clones share the threads, which end when the last clone and the last [`Plugin`] are
@@ -118,7 +118,7 @@ impl Sandbox {
             Facts {
                 definition,
                 settings,
-                quick: Arc::new(loaded.quick.into()),
+                files: Habits::new(loaded.quick),
             },
             loaded.libs,
         );

@@ -364,12 +364,11 @@ impl AnswerReader {
     /// A table that looks like one with text keys; none when it is not.
     fn entries(&mut self, table: &Table, trail: &Trail<'_>) -> Option<Term> {
         let mut entries: Vec<(String, Term)> = Vec::with_capacity(8);
-        let walked = table.for_each(|key: mlua::LuaString, value: Value| {
-            // Counted before it is copied: many tables may share one long key.
-            if !self.count_bytes(key.as_bytes().len(), trail) {
+        let walked = table.for_each(|key: String, value: Value| {
+            // Counted for every table that has it: many may share one long key.
+            if !self.count_bytes(key.len(), trail) {
                 return Err(mlua::Error::StackError);
             }
-            let key = key.to_str()?.to_owned();
             // A number would come as its digits.
             if key.as_bytes().contains(&0) || is_number_in_disguise(table, &key)? {
                 return Err(mlua::Error::StackError);

@@ -1,9 +1,9 @@
 //! One VM: built from the captured sources, owned by one task, thrown away when a call spoilt it.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mlua::state::{GcIncParams, GcMode};
 use mlua::{
@@ -21,6 +21,7 @@ use crate::log::PluginLog;
 use crate::require::Modules;
 use crate::running::{Over, Running, Slot};
 use crate::source::Source;
+use crate::steady::prove_steady;
 use crate::values::{into_lua, map_into_lua};
 
 /// What is known of a plugin once it is loaded.
@@ -28,8 +29,27 @@ pub(crate) struct Facts {
     pub(crate) definition: Arc<Definition>,
     /// The operator's settings.
     pub(crate) settings: Map,
-    /// Whether the top level of its files took less than a slice, and always did since: then it is run ahead of a call.
-    pub(crate) quick: Arc<AtomicBool>,
+    /// What its files are known to do when they are run.
+    pub(crate) files: Arc<Habits>,
+}
+
+/// What the files of a plugin are known to do when they are run. The same for all VMs of one version, because they are the
+/// same files, and there is nothing from which they could do otherwise.
+#[derive(Debug)]
+pub(crate) struct Habits {
+    /// They took less than a slice, and always did since: then they are run ahead of a call.
+    quick: AtomicBool,
+    /// Whether their plugin is [steady](crate::steady); none until it was looked at.
+    steady: OnceLock<bool>,
+}
+
+impl Habits {
+    pub(crate) fn new(quick: bool) -> Arc<Habits> {
+        Arc::new(Habits {
+            quick: quick.into(),
+            steady: OnceLock::new(),
+        })
+    }
 }
 
 /// A VM with a plugin's code in it.
@@ -42,12 +62,22 @@ pub(crate) struct Vm {
     main: Function,
     hook_names: RefCell<Vec<(&'static str, LuaString)>>,
     threads: RefCell<Vec<Thread>>,
-    /// What the files returned, run for the next call.
-    prepared: RefCell<Option<Table>>,
+    /// What the files returned, run for the next call; for all calls when the plugin is steady.
+    prepared: RefCell<Option<Opened>>,
+    /// How many calls were made.
+    calls: Cell<u32>,
     lists: Rc<OptionLists>,
     settings: RefCell<Option<Table>>,
-    /// Whether the files may be run by [`Vm::prepare`]; the plugin's, for all its VMs.
-    pub(crate) quick: OnceCell<Arc<AtomicBool>>,
+    /// The plugin's, once it is loaded.
+    pub(crate) habits: OnceCell<Arc<Habits>>,
+}
+
+/// What running a plugin's files gave.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) definition: Table,
+    /// The modules that were required, by name.
+    pub(crate) modules: Table,
 }
 
 /// Why Lua code did not come to its end.
@@ -73,6 +103,8 @@ impl Stop {
     }
 }
 
+/// After how many calls of one VM it is worth some milliseconds to see whether the plugin is steady.
+const WORTH_PROVING: u32 = 64;
 /// Coroutines that are kept for the next calls.
 const KEPT_THREADS: usize = 16;
 
@@ -93,7 +125,9 @@ impl Vm {
         lua.set_memory_limit(limits.memory)?;
         // The heap of a plugin is small, and marking it is most of what collecting costs: so the garbage may grow a bit
         // times of it before it is collected. The interrupt sees to the limit.
-        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(250)));
+        lua.gc_set_mode(GcMode::Incremental(
+            GcIncParams::default().goal(300).step_size(16),
+        ));
         let slot = Slot::new(limits.clone());
         let modules = Modules::new(source.clone());
         let api = api::install(&lua, &slot, &modules, log)?;
@@ -108,9 +142,10 @@ impl Vm {
             hook_names: RefCell::default(),
             threads: RefCell::default(),
             prepared: RefCell::default(),
+            calls: Cell::default(),
             lists: Rc::default(),
             settings: RefCell::default(),
-            quick: OnceCell::new(),
+            habits: OnceCell::new(),
         };
         vm.interrupt();
         Ok(vm)
@@ -133,9 +168,14 @@ impl Vm {
             if self.wants_preparing() {
                 self.prepare();
             }
-            let prepared = self.prepared.borrow_mut().take();
-            if let Some(definition) = prepared
-                && let Value::Function(function) = definition.raw_get(self.hook_name(hook)?)?
+            self.calls.set(self.calls.get().saturating_add(1));
+            let prepared = match self.is_steady() {
+                true => self.prepared.borrow().clone(),
+                false => self.prepared.borrow_mut().take(),
+            };
+            if let Some(opened) = prepared
+                && let Value::Function(function) =
+                    opened.definition.raw_get(self.hook_name(hook)?)?
             {
                 running.loaded(&self.limits);
                 return self.run(running, &function, all).await;
@@ -148,45 +188,80 @@ impl Vm {
         result.map_err(|error| Stop::of(error, running))
     }
 
+    fn is_steady(&self) -> bool {
+        let habits = self.habits.get();
+        habits.is_some_and(|habits| habits.steady.get() == Some(&true))
+    }
+
     /// Whether [`Vm::prepare`] would do anything.
     pub(crate) fn wants_preparing(&self) -> bool {
-        self.prepared.borrow().is_none()
-            && self
-                .quick
-                .get()
-                .is_some_and(|quick| quick.load(Ordering::Relaxed))
+        let Some(habits) = self.habits.get() else {
+            return false;
+        };
+        match *self.prepared.borrow() {
+            None => habits.quick.load(Ordering::Relaxed),
+            Some(_) => self.calls.get() >= WORTH_PROVING && habits.steady.get().is_none(),
+        }
     }
 
     /// Runs the plugin's files for the next call, which then begins with its hook: in a coroutine, as when the plugin
     /// was loaded, and for a slice at most. What they did then they do again; should they once not, they are never run
-    /// ahead again.
+    /// ahead again. Where calls are many, sees whether one run of the files will do for all of them.
     pub(crate) fn prepare(&self) {
-        let running = Running::ahead(&self.limits);
-        let returned = self.slot.run(&running, || self.run_ahead());
-        running.end();
-        // What fails here fails again in the call, where it is reported.
-        match returned {
-            Ok(Some(definition)) => *self.prepared.borrow_mut() = Some(definition),
-            Ok(None) | Err(_) => {
-                if let Some(quick) = self.quick.get() {
-                    quick.store(false, Ordering::Relaxed);
+        let Some(habits) = self.habits.get() else {
+            return;
+        };
+        if self.prepared.borrow().is_none() {
+            // What fails here fails again in the call, where it is reported.
+            let Some(opened) = self.open_ahead() else {
+                habits.quick.store(false, Ordering::Relaxed);
+                return;
+            };
+            *self.prepared.borrow_mut() = Some(opened);
+        }
+        if self.calls.get() >= WORTH_PROVING
+            && let Some(opened) = self.prepared.borrow().as_ref()
+        {
+            habits.steady.get_or_init(|| {
+                let proved = prove_steady(&self.lua, &self.api.reach, opened);
+                if let Err(reason) = &proved {
+                    let file = self.modules.source().shown(&self.modules.source().entry);
+                    tracing::debug!(
+                        file,
+                        reason,
+                        "the files of a plugin run for each of its calls"
+                    );
                 }
-            }
+                proved.is_ok()
+            });
         }
     }
 
+    /// Runs the files within a slice. Gives what they return; none when that fails.
+    pub(crate) fn open_ahead(&self) -> Option<Opened> {
+        let running = Running::ahead(&self.limits);
+        let returned = self.slot.run(&running, || self.run_ahead());
+        running.end();
+        returned.ok().flatten()
+    }
+
     /// What the files return; none when it is no table, or they yielded.
-    fn run_ahead(&self) -> mlua::Result<Option<Table>> {
-        let thread = self.thread(&self.main)?;
-        let returned: Value = thread.resume(())?;
-        let Value::Table(definition) = returned else {
-            return Ok(None);
-        };
-        if thread.status() != mlua::thread::ThreadStatus::Finished {
-            return Ok(None);
+    fn run_ahead(&self) -> mlua::Result<Option<Opened>> {
+        let thread = self.thread(&self.api.ahead)?;
+        let returned: mlua::Result<(Value, Value)> = thread.resume(&self.main);
+        match returned {
+            Ok((Value::Table(definition), Value::Table(modules))) if thread.is_finished() => {
+                self.keep(thread);
+                Ok(Some(Opened {
+                    definition,
+                    modules,
+                }))
+            }
+            other => {
+                self.api.forget.call::<()>(())?;
+                other.map(|_| None)
+            }
         }
-        self.keep(thread);
-        Ok(Some(definition))
     }
 
     /// A coroutine for a function.

@@ -66,6 +66,70 @@ async fn nothing_is_kept_between_calls() {
     );
 }
 
+/// Each way to keep something alone, called often enough that a run of the files is shared where that is safe.
+#[tokio::test]
+async fn nothing_is_kept_however_often_a_plugin_is_called() {
+    let sandbox = Sandbox::new(short());
+    for (top, body) in [
+        ("local n = 0", "n += 1 return tostring(n)"),
+        (
+            "local kept = {}",
+            "kept[#kept + 1] = 1 return tostring(#kept)",
+        ),
+        (
+            "local inner = { n = 0 } local kept = table.freeze { inner }",
+            "kept[1].n += 1 return tostring(inner.n)",
+        ),
+        (
+            "local next = coroutine.wrap(function() for n = 1, 999 do coroutine.yield(n) end end)",
+            "return tostring(next())",
+        ),
+        (
+            "local next = string.gmatch(string.rep('1', 999), '%d')",
+            "local n = next() return if next() then n else 'done'",
+        ),
+        (
+            "local known = table.freeze { 1 }",
+            "return tostring(#known)",
+        ),
+        ("", "return '1'"),
+    ] {
+        let text = format!(
+            "{top}\nreturn patchbay.plugin {{ name = 'X', render = function() {body} end }}"
+        );
+        let plugin = load(&sandbox, single(&text)).await.expect("a plugin");
+        for _ in 0..150 {
+            assert_eq!(
+                rendered(&plugin, "").await.as_deref(),
+                Ok("1"),
+                "{top} {body}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_files_return_cannot_be_changed_by_a_hook() {
+    let rules = "return { names = { 'a' } }";
+    let sandbox = Sandbox::new(short());
+    for body in ["rules.names[2] = 'b'", "plugin.examples[1].a = 'b'"] {
+        let text = format!(
+            "local rules, plugin = require './rules', nil\nplugin = {{ name = 'X', fields = {{ patchbay.field.string 'a' }},\nexamples = {{ {{ a = 'a' }} }}, render = function() {body} end }}\nreturn patchbay.plugin(plugin)"
+        );
+        let source = folder(&[("plugin.lua", &text), ("rules.lua", rules)]);
+        let plugin = load(&sandbox, source).await.expect("a plugin");
+        for _ in 0..100 {
+            let error = rendered(&plugin, "").await.expect_err("a change");
+            assert!(
+                error
+                    .to_string()
+                    .contains("attempt to modify a readonly table"),
+                "{error}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_module_is_run_once_and_cannot_be_changed_by_another_file() {
     let plugin = "local a, b = require './a', require './a'\nassert(a == b)\na.x = 2\nreturn patchbay.plugin { name = 'X' }";

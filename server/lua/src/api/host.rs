@@ -17,6 +17,12 @@ use crate::values::{AnswerReader, Trail, kind};
 pub(crate) struct HostApi {
     /// Runs a plugin's files, then one of its hooks: `(main, hook, …arguments)`.
     pub(crate) run: Function,
+    /// Runs a plugin's files alone, from end to end: `(main)`.
+    pub(crate) ahead: Function,
+    /// Forgets the modules of an `ahead` that did not come to its end.
+    pub(crate) forget: Function,
+    /// What a table reaches through tables: `(root)`.
+    pub(crate) reach: Function,
     /// The metatable that marks what `patchbay.plugin` returned.
     pub(crate) plugin_meta: Table,
 }
@@ -48,6 +54,7 @@ pub(crate) fn install(
     host.raw_set("loaded", loaded_function(lua, slot)?)?;
     host.raw_set("modules", modules_function(lua, slot)?)?;
     host.raw_set("freeze", lua.create_function(freeze)?)?;
+    host.raw_set("metatable", lua.create_function(metatable)?)?;
     let (resolve, provide) = modules.functions(lua, slot)?;
     host.raw_set("resolve", resolve)?;
     host.raw_set("provide", provide)?;
@@ -82,6 +89,9 @@ pub(crate) fn install(
     globals.set_safeenv(true);
     Ok(HostApi {
         run: built.raw_get("run")?,
+        ahead: built.raw_get("ahead")?,
+        forget: built.raw_get("forget")?,
+        reach: built.raw_get("reach")?,
         plugin_meta: built.raw_get("plugin_meta")?,
     })
 }
@@ -93,7 +103,7 @@ fn log_function(lua: &Lua, slot: &Rc<Slot>, log: &Rc<PluginLog>) -> mlua::Result
         // The top level runs before every call; what it has to say, it said when the plugin was loaded.
         let again = running
             .as_ref()
-            .is_some_and(|running| running.loading.get() && running.hook.is_some());
+            .is_some_and(|running| running.loading.get() && !running.is_load());
         if !again {
             let hook = running.and_then(|running| running.hook);
             log.write(&level.as_bytes(), &text.as_bytes(), hook);
@@ -118,9 +128,9 @@ fn modules_function(lua: &Lua, slot: &Rc<Slot>) -> mlua::Result<Function> {
             let running = running.filter(|running| running.loading.get()).ok_or_else(|| {
                 raised("require works only at the top level of a file, not inside a hook or a migration")
             })?;
-            match running.hook {
-                None => Ok(None),
-                Some(_) => running.own_modules(lua).map(Some),
+            match running.is_load() {
+                true => Ok(None),
+                false => running.own_modules(lua).map(Some),
             }
         })
     })
@@ -130,6 +140,11 @@ fn modules_function(lua: &Lua, slot: &Rc<Slot>) -> mlua::Result<Function> {
 fn freeze(_: &Lua, table: Table) -> mlua::Result<()> {
     table.set_readonly(true);
     Ok(())
+}
+
+/// The metatable of a table, also where it is hidden.
+fn metatable(_: &Lua, table: Table) -> mlua::Result<Option<Table>> {
+    Ok(table.metatable())
 }
 
 /// `patchbay.fill(template, values, more?)`

@@ -1,7 +1,7 @@
 //! What a client sent, brought into the form in which it is stored.
 //!
 //! Types first, in plain Rust; then `normalize`, whose result is checked again; then `validate`, for the mapping
-//! `default` only. All mistakes of one step come at once.
+//! `default` only. All mistakes of one step come at once. A dry run goes the same way and stores nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,15 +10,18 @@ use patchbay_lua::{FieldError, HookCall, HookContext, NormalizeError};
 use patchbay_plugin::Map;
 use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::catalogue::Catalogue;
-use patchbay_plugin::configuration::TechnicalMapping;
+use patchbay_plugin::configuration::{ConfigurationDraft, DataProduct, TechnicalMapping};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::field::{MAX_INPUTS, parse_values};
+use patchbay_plugin::platform::PluginState;
 use patchbay_plugin::validation::{Loc, ValidationError, at};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::error::plugin_not_found;
 use crate::form::Reader;
-use crate::generation::ActivePlugin;
+use crate::generation::{ActivePlugin, Entry, Generation};
+use crate::wire::DryRun;
 use crate::{Registry, RequestError};
 
 /// The longest name of a configuration, in characters.
@@ -28,18 +31,18 @@ const MAX_DESCRIPTION: usize = 10_000;
 
 /// The body of a write, its types checked.
 #[derive(Debug)]
-pub(crate) struct WriteBody {
-    pub(crate) data_product_id: Option<Uuid>,
-    pub(crate) name: Option<String>,
-    pub(crate) description: Option<String>,
-    pub(crate) technical_mapping: TechnicalMapping,
-    pub(crate) platform_id: Option<Uuid>,
-    pub(crate) service_id: Option<Uuid>,
-    pub(crate) configuration: Map,
+struct WriteBody {
+    data_product_id: Option<Uuid>,
+    name: Option<String>,
+    description: Option<String>,
+    technical_mapping: TechnicalMapping,
+    platform_id: Option<Uuid>,
+    service_id: Option<Uuid>,
+    configuration: Map,
 }
 
 /// Reads the body of a write. A dry run may leave out what only storing needs.
-pub(crate) fn read_write_body(body: &Value, dry_run: bool) -> Result<WriteBody, RequestError> {
+fn read_write_body(body: &Value, dry_run: bool) -> Result<WriteBody, RequestError> {
     let mut body = BodyReader::open(body)?;
     let data_product_id = body.optional_uuid("data_product_id");
     if !dry_run {
@@ -85,7 +88,7 @@ pub(crate) fn configuration_loc(tag: &str) -> Loc {
 }
 
 /// Checks that a configuration for a plugin that the path names does not say that it is for another.
-pub(crate) fn check_tag(definition: &Definition, configuration: &Map) -> Result<(), RequestError> {
+fn check_tag(definition: &Definition, configuration: &Map) -> Result<(), RequestError> {
     let loc: Loc = vec!["body".into(), "configuration".into()];
     match configuration.get("configuration_type") {
         None | Some(Value::Null) => Ok(()),
@@ -110,7 +113,7 @@ pub(crate) fn check_tag(definition: &Definition, configuration: &Map) -> Result<
 
 /// The platform and service that a configuration is for. Where the client names none, they are the ones that belong to
 /// the plugin, so that its access path can be rendered.
-pub(crate) fn resolve_service(
+fn resolve_service(
     catalogue: &Catalogue,
     definition: &Definition,
     platform_id: Option<Uuid>,
@@ -161,7 +164,160 @@ pub(crate) fn resolve_service(
     }
 }
 
+/// The plugin that new configurations are for.
+pub(crate) fn taking<'a>(
+    generation: &'a Generation,
+    plugin: &str,
+) -> Result<&'a Entry, RequestError> {
+    let Some(entry) = generation.entry(plugin) else {
+        return Err(match generation.finding(plugin) {
+            Some(finding) if finding.state == PluginState::Disabled => RequestError::Conflict(
+                format!("Plugin '{plugin}' is disabled and takes no new configurations"),
+            ),
+            Some(_) => RequestError::Conflict(format!(
+                "Plugin '{plugin}' is not active and takes no new configurations"
+            )),
+            None => plugin_not_found(plugin),
+        });
+    };
+    if entry.active.definition().fields.is_empty() {
+        return Err(takes_none(plugin));
+    }
+    Ok(entry)
+}
+
+pub(crate) fn takes_none(plugin: &str) -> RequestError {
+    RequestError::Conflict(format!(
+        "Plugin '{plugin}' has no fields and takes no configurations"
+    ))
+}
+
+/// The name under which a body speaks of the plugin, for the paths of errors.
+fn tag_of(entry: &Entry, configuration: &Map) -> String {
+    match configuration
+        .get("configuration_type")
+        .and_then(Value::as_str)
+    {
+        Some(tag) => tag.to_owned(),
+        None => entry.active.name().to_owned(),
+    }
+}
+
+/// A body that could be stored.
+struct Admitted {
+    write: WriteBody,
+    data_product: Option<DataProduct>,
+    platform_id: Option<Uuid>,
+    service_id: Option<Uuid>,
+    context: HookContext,
+    /// The values as they are stored.
+    values: Map,
+}
+
 impl Registry {
+    /// A dry run: what would be stored, or what is wrong.
+    ///
+    /// # Errors
+    /// `NotFound` and `Conflict` as for storing; what is wrong with the content is in the answer.
+    pub async fn validate(&self, plugin: &str, body: Value) -> Result<DryRun, RequestError> {
+        let generation = self.current();
+        let entry = taking(&generation, plugin)?;
+        match self.dry_run(entry, &body).await {
+            Ok(run) => Ok(run),
+            Err(RequestError::Invalid(errors)) => Ok(DryRun {
+                valid: false,
+                errors,
+                configuration: None,
+                access_path: None,
+            }),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn dry_run(&self, entry: &Entry, body: &Value) -> Result<DryRun, RequestError> {
+        let admitted = self.admit_body(entry, body, true).await?;
+        let access_path = self
+            .access_path_of(
+                &entry.active,
+                admitted.service_id,
+                &admitted.values,
+                admitted.context,
+            )
+            .await;
+        let mut configuration = Map::new();
+        configuration.insert(
+            "configuration_type".to_owned(),
+            Value::String(entry.active.name().to_owned()),
+        );
+        configuration.extend(admitted.values);
+        Ok(DryRun {
+            valid: true,
+            errors: Vec::new(),
+            configuration: Some(configuration),
+            access_path,
+        })
+    }
+
+    /// What a body wants to be stored, and for which data product.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown data product, platform or service; `Conflict` when the plugin does not fit the service;
+    /// `Invalid` for the content.
+    pub(crate) async fn draft(
+        &self,
+        entry: &Entry,
+        body: &Value,
+    ) -> Result<(ConfigurationDraft, DataProduct), RequestError> {
+        let admitted = self.admit_body(entry, body, false).await?;
+        let data_product = checked(admitted.data_product);
+        let draft = ConfigurationDraft {
+            name: checked(admitted.write.name),
+            description: admitted.write.description,
+            data_product_id: data_product.id,
+            technical_mapping: admitted.write.technical_mapping,
+            platform_id: admitted.platform_id,
+            service_id: admitted.service_id,
+            values: admitted.values,
+        };
+        Ok((draft, data_product))
+    }
+
+    /// Reads, checks and normalises a body. A dry run may leave out what only storing needs.
+    async fn admit_body(
+        &self,
+        entry: &Entry,
+        body: &Value,
+        dry_run: bool,
+    ) -> Result<Admitted, RequestError> {
+        let definition = entry.active.definition();
+        let write = read_write_body(body, dry_run)?;
+        check_tag(definition, &write.configuration)?;
+        let catalogue = self.store().catalogue();
+        let (platform_id, service_id) =
+            resolve_service(&catalogue, definition, write.platform_id, write.service_id)?;
+        let data_product = match write.data_product_id {
+            Some(id) => Some(self.data_product(id).await?),
+            None => None,
+        };
+        let context = HookContext {
+            data_product: data_product.clone(),
+            technical_mapping: write.technical_mapping,
+            ..HookContext::default()
+        };
+        let loc = configuration_loc(&tag_of(entry, &write.configuration));
+        let values = self
+            .admit(&entry.active, &write.configuration, context.clone(), &loc)
+            .await?;
+        Ok(Admitted {
+            write,
+            data_product,
+            platform_id,
+            service_id,
+            context,
+            values,
+        })
+    }
+
     /// Checks and normalises the values of a configuration.
     ///
     /// # Errors

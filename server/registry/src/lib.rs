@@ -10,8 +10,9 @@
 //! | `pause` | how long to wait before something that failed in passing is tried again |
 //! | `form` | forms, computed once and kept until what they were computed from changes |
 //! | `plugins` | answers about plugins: list, form, tiles, links, details, status |
-//! | `configurations` | creating, reading and changing configurations |
-//! | `admission` | what a client sent, brought into the form in which it is stored |
+//! | `configurations` | reading configurations, their history and their export |
+//! | `writing` | creating, changing and deleting them |
+//! | `admission` | what a client sent, brought into the form in which it is stored, or only tried |
 //! | `render` | access paths and technical info |
 //! | [`wire`] | answers as they go over the wire |
 //! | [`error`] | why a request cannot be answered |
@@ -22,7 +23,7 @@
 //! writes it in one transaction that checks the plugin's migration head → the answer is a type of [`wire`].
 //!
 //! # Invariants
-//! - A request sees one generation from its first step to its last: only `configurations` ever takes a second one, and
+//! - A request sees one generation from its first step to its last: only `writing` ever takes a second one, and
 //!   then it starts over.
 //! - A failing plugin keeps its last good version, and nothing that it does reaches another plugin.
 //! - A generation holds a plugin only if its migrations are applied.
@@ -44,6 +45,7 @@ mod plugins;
 mod reload;
 mod render;
 mod watch;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -13,7 +13,6 @@ use patchbay_plugin::validation::ValidationError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::door::is_json;
 use crate::error::ApiError;
 use crate::etag;
 
@@ -32,6 +31,21 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         let bytes = body.collect().await.map_err(unreadable)?.to_bytes();
         parse(&bytes).map(Self)
     }
+}
+
+/// Whether a content type is JSON: `application/json`, or `application/…+json`, with or without parameters.
+pub(crate) fn is_json(content_type: &HeaderValue) -> bool {
+    let Ok(text) = content_type.to_str() else {
+        return false;
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim().as_bytes();
+    let starts = |start: &[u8]| {
+        essence.len() > start.len() && essence[..start.len()].eq_ignore_ascii_case(start)
+    };
+    essence.eq_ignore_ascii_case(b"application/json")
+        || (starts(b"application/")
+            && essence.len() > 5
+            && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"))
 }
 
 /// Why a body could not be read to its end: it is past the limit, which a layer watches, or the client went away.

@@ -10,7 +10,7 @@
 //! With a token the token is all that counts. `/healthz` and `/readyz` tell nothing and stay open either way.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::header::{
@@ -21,7 +21,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::body::is_json;
 use crate::error::ApiError;
+use crate::loopback::{is_loopback_name, is_own_origin};
 
 /// Stands among the listed origins for any. Without a token it lists none: every page of the web would be let in.
 pub(crate) const ANY_ORIGIN: &str = "*";
@@ -240,21 +242,6 @@ fn is_json_or_nothing(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a content type is JSON: `application/json`, or `application/…+json`, with or without parameters.
-pub(crate) fn is_json(content_type: &HeaderValue) -> bool {
-    let Ok(text) = content_type.to_str() else {
-        return false;
-    };
-    let essence = text.split(';').next().unwrap_or_default().trim().as_bytes();
-    let starts = |start: &[u8]| {
-        essence.len() > start.len() && essence[..start.len()].eq_ignore_ascii_case(start)
-    };
-    essence.eq_ignore_ascii_case(b"application/json")
-        || (starts(b"application/")
-            && essence.len() > 5
-            && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"))
-}
-
 fn sent_token(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(key) = headers.get("x-key") {
         return Some(key.as_bytes());
@@ -272,58 +259,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
-}
-
-/// Whether an authority, with or without a port, names this machine: `localhost`, a name under it, or a loopback address.
-fn is_loopback_name(authority: &str) -> bool {
-    let (name, port) = match authority.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((name, rest)) => (name, rest),
-            None => return false,
-        },
-        None => match authority.find(':') {
-            Some(colon) => authority.split_at(colon),
-            None => (authority, ""),
-        },
-    };
-    let port_is_one = match port.strip_prefix(':') {
-        Some("") => true,
-        Some(digits) => {
-            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
-        }
-        None => port.is_empty(),
-    };
-    if !port_is_one {
-        return false;
-    }
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return address.is_loopback() && (address.is_ipv6() == authority.starts_with('['));
-    }
-    let is_name = name.split('.').all(|label| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    });
-    let under_localhost = name
-        .len()
-        .checked_sub(".localhost".len())
-        .and_then(|start| name.get(start..))
-        .is_some_and(|ending| ending.eq_ignore_ascii_case(".localhost"));
-    is_name
-        && !authority.starts_with('[')
-        && (name.eq_ignore_ascii_case("localhost") || under_localhost)
-}
-
-/// Whether an origin is the server itself, by the name that the client called it.
-fn is_own_origin(origin: &HeaderValue, host: &str) -> bool {
-    let Ok(origin) = origin.to_str() else {
-        return false;
-    };
-    origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"))
-        .is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
@@ -361,24 +296,8 @@ mod tests {
         for (pairs, refusal) in [
             (&[local][..], None),
             (&[("host", "localhost")], None),
-            (&[("host", "LOCALHOST:1")], None),
-            (&[("host", "app.localhost:8080")], None),
-            (&[("host", "[::1]:8080")], None),
-            (&[("host", "127.9.9.9")], None),
             (&[], Some(Refusal::Host)),
             (&[("host", "evil.example")], Some(Refusal::Host)),
-            (&[("host", "localhost.evil.example")], Some(Refusal::Host)),
-            (&[("host", "evillocalhost")], Some(Refusal::Host)),
-            (&[("host", "127.0.0.1.evil.example")], Some(Refusal::Host)),
-            (
-                &[("host", "127.0.0.1:80@evil.example")],
-                Some(Refusal::Host),
-            ),
-            (&[("host", "192.168.0.1")], Some(Refusal::Host)),
-            (&[("host", "[::2]")], Some(Refusal::Host)),
-            (&[("host", "::1")], Some(Refusal::Host)),
-            (&[("host", "[::1")], Some(Refusal::Host)),
-            (&[("host", "")], Some(Refusal::Host)),
             (&[local, ("host", "localhost")], Some(Refusal::Host)),
             (&[local, ("origin", "http://127.0.0.1:8080")], None),
             (&[local, ("origin", "https://portal.example.com")], None),

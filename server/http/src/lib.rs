@@ -6,7 +6,7 @@
 //! | `layers` | every layer, in one function |
 //! | `serve` | connections, and their end |
 //! | `front` | what stands before all layers: request ids, the door, kept answers, trailing slashes |
-//! | `door` | who may come in |
+//! | `door`, `loopback` | who may come in, and by which names this machine is called |
 //! | `kept` | answers kept encoded, by key |
 //! | `log` | the one line that is logged about a request, and its span |
 //! | `request_id`, `path`, `etag` | what their names say |
@@ -45,6 +45,7 @@ mod input;
 mod kept;
 mod layers;
 mod log;
+mod loopback;
 mod metrics;
 mod openapi;
 mod operations;

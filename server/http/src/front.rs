@@ -1,5 +1,5 @@
-//! What stands before everything else, for each request: its id, the door, the kept answers, and the trailing slash;
-//! and what follows it: the rest of its body, and the id on its answer.
+//! What stands before everything else, for each request: its id, the length of its head, the door, the kept answers, and
+//! the trailing slash; and what follows it: the rest of its body, and the id on its answer.
 //!
 //! A kept answer leaves from here, before the router, the span, the timeout and the compression have cost anything.
 //! Requests of foreign pages (with an `Origin`) go the long way, because their answers need CORS headers.
@@ -13,7 +13,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -22,13 +23,17 @@ use tower::ServiceExt;
 use tower_http::request_id::RequestId;
 
 use crate::App;
-use crate::door::Refusal;
 use crate::error::{ApiError, enveloped};
 use crate::kept::Key;
 use crate::log;
 use crate::path;
 use crate::request_id::X_REQUEST_ID;
 use crate::unread::Unread;
+
+/// The longest path and query of a request, in bytes. No route needs a quarter of it.
+const MAX_TARGET: usize = 8 * 1024;
+/// How much the headers of a request hold at most, in bytes of names and values.
+const MAX_HEADERS: usize = 64 * 1024;
 
 /// The body of a response: a kept one, or what the router made.
 pub(crate) type FrontBody = EitherBody<Full<Bytes>, Body>;
@@ -62,22 +67,23 @@ impl Front {
         let id = self.app.ids().of(&parts.headers);
         let short = path::trimmed(parts.uri.path());
         let is_open = matches!(short, "/healthz" | "/readyz");
-        if !is_open {
-            let checked = self
-                .app
-                .door()
-                .check(&parts.method, &parts.uri, &parts.headers);
-            if let Err(refusal) = checked {
-                let response = self.refused(&parts, refusal, &id);
-                let (_, unread) = Unread::split(&parts.headers, body(rest));
-                return match unread {
-                    None => Either::Left(ready(Ok(response))),
-                    Some(unread) => Either::Right(Box::pin(async move {
-                        unread.read_off().await;
-                        Ok(response)
-                    })),
-                };
+        let checked = check_length(&parts).and_then(|()| {
+            let door = self.app.door();
+            match is_open {
+                true => Ok(()),
+                false => Ok(door.check(&parts.method, &parts.uri, &parts.headers)?),
             }
+        });
+        if let Err(error) = checked {
+            let response = self.refused(&parts, error, &id);
+            let (_, unread) = Unread::split(&parts.headers, body(rest));
+            return match unread {
+                None => Either::Left(ready(Ok(response))),
+                Some(unread) => Either::Right(Box::pin(async move {
+                    unread.read_off().await;
+                    Ok(response)
+                })),
+            };
         }
         if parts.method == Method::GET
             && let Some(key) = Key::of_path(short)
@@ -113,16 +119,35 @@ impl Front {
     fn refused(
         &self,
         parts: &Parts,
-        refusal: Refusal,
+        error: ApiError,
         id: &HeaderValue,
     ) -> axum::http::Response<FrontBody> {
-        let response = enveloped(ApiError::from(refusal).into_response(), id);
+        let response = enveloped(error.into_response(), id);
         log::span(Some(id), &parts.method, &parts.uri).in_scope(|| log::answered(&response, None));
         self.app
             .metrics()
             .answered(&parts.method, None, response.status(), None);
         finished(response, id.clone())
     }
+}
+
+/// Refuses a head that is longer than it may be. Far beyond that hyper has refused it already, without an envelope.
+fn check_length(parts: &Parts) -> Result<(), ApiError> {
+    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if target.len() > MAX_TARGET {
+        return Err(ApiError::new(
+            StatusCode::URI_TOO_LONG,
+            "The path and query are too long",
+        ));
+    }
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if parts.headers.iter().map(size).sum::<usize>() > MAX_HEADERS {
+        return Err(ApiError::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The headers are too large",
+        ));
+    }
+    Ok(())
 }
 
 fn finished(mut response: Response, id: HeaderValue) -> axum::http::Response<FrontBody> {

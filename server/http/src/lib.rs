@@ -24,7 +24,7 @@
 //!
 //! # Invariants
 //! - Every response has `x-request-id`; every error has the envelope with the same id and is logged once. Only a head
-//!   that is no HTTP, or too long to be read, gets its bare 400, 414 or 431 before there is a request.
+//!   that is no HTTP, or so long that it is not read to its end, gets its bare 400, 414 or 431 before there is a request.
 //! - A 5xx body holds a fixed text, or the one sentence of a 501. What happened is in the log only.
 //! - Nothing is served before the door was asked, except `/healthz` and `/readyz`.
 //! - A kept answer is never served under another stamp than the one taken before it was computed.

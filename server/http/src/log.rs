@@ -13,14 +13,21 @@ use tracing::Span;
 
 use crate::error::ApiError;
 
+/// How much of a path the log shows, in bytes. That of every route is shorter.
+const MAX_PATH: usize = 1024;
+
 /// The span of a request.
 pub(crate) fn span(id: Option<&HeaderValue>, method: &Method, uri: &Uri) -> Span {
     tracing::info_span!(
         "request",
         id = id.and_then(|id| id.to_str().ok()).unwrap_or_default(),
         %method,
-        path = uri.path(),
+        path = shown(uri.path()),
     )
+}
+
+fn shown(path: &str) -> &str {
+    &path[..path.floor_char_boundary(MAX_PATH)]
 }
 
 /// The one line about a request.

@@ -40,6 +40,9 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    // What hyper does not hand on, it refuses by itself with a bare status: 400 for what is no HTTP, 414 for a path of 64
+    // KiB, 431 for more than 100 headers or some 400 KiB of them. What is too long for us is far below that and is refused
+    // by `front`, with the envelope; to send one here too, the bytes would have to be read before hyper does.
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT);

@@ -20,6 +20,8 @@ async fn every_response_has_an_id_and_every_error_the_envelope() {
     let long = json!("x".repeat(101));
     let plain = ("content-type", "text/plain");
     let evil = ("host", "evil.example");
+    let long_query = format!("/api/v2/configurations?q={}", "x".repeat(8 * 1024));
+    let cookie = "x".repeat(65 * 1024);
     for (method, path, headers, body, status, detail) in [
         ("GET", "/nope", &[][..], None, 404, "Not Found"),
         ("GET", "//", &[], None, 404, "Not Found"),
@@ -72,6 +74,22 @@ async fn every_response_has_an_id_and_every_error_the_envelope() {
             None,
             403,
             "Not allowed: without a token only loopback is served, and Host is no loopback name",
+        ),
+        (
+            "GET",
+            &long_query,
+            &[],
+            None,
+            414,
+            "The path and query are too long",
+        ),
+        (
+            "GET",
+            "/healthz",
+            &[("cookie", &cookie)],
+            None,
+            431,
+            "The headers are too large",
         ),
     ] {
         let answer = server.ask(method, path, headers, body.clone()).await;

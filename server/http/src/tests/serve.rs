@@ -59,3 +59,46 @@ async fn without_a_token_it_does_not_listen_for_others() {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("PATCHBAY_API_TOKEN"));
 }
+
+#[tokio::test]
+async fn what_is_too_long_has_the_envelope_as_far_as_it_is_read() {
+    let server = fixture(HttpSettings::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(listener, server.app.clone(), async move {
+        stopped.await.expect("told");
+    }));
+    let long_path = |length| format!("GET /{} HTTP/1.1\r\n", "x".repeat(length));
+    let headers = |count: usize, size: usize| -> String {
+        let line = |number| format!("x-{number}: {}\r\n", "x".repeat(size));
+        (0..count).map(line).collect()
+    };
+    for (head, status, is_enveloped) in [
+        (long_path(8 * 1024), "414 URI Too Long", true),
+        (long_path(60_000), "414 URI Too Long", true),
+        // Longer than hyper hands on.
+        (long_path(66_000), "414 URI Too Long", false),
+        (
+            format!("GET / HTTP/1.1\r\n{}", headers(65, 1024)),
+            "431 Request Header Fields Too Large",
+            true,
+        ),
+        // More than hyper hands on.
+        (
+            format!("GET / HTTP/1.1\r\n{}", headers(101, 1)),
+            "431 Request Header Fields Too Large",
+            false,
+        ),
+    ] {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let request = format!("{head}host: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let answer = read_to_end(&mut stream).await;
+        let (first, _) = answer.split_once("\r\n").expect("a head");
+        assert_eq!(first, format!("HTTP/1.1 {status}"));
+        assert_eq!(answer.contains(r#"{"correlation_id":"#), is_enveloped);
+    }
+    stop.send(()).expect("serving");
+    serving.await.expect("no panic").expect("served");
+}

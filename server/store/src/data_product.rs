@@ -7,17 +7,19 @@ use sea_query::{Expr, ExprTrait, Order, Query};
 use uuid::Uuid;
 
 use crate::Store;
-use crate::engine::Frame;
+use crate::engine::{Frame, View};
 use crate::error::{Fault, StoreError, What};
 use crate::page::{Page, limit_of, read_text_cursor, write_text_cursor};
 use crate::session::{Dialect, Row, Statement, place, text};
 use crate::shared::Touched;
-use crate::statements::{count, delete, insert, select, update};
+use crate::statements::{count, delete, hold, insert, select, update};
 
 const COLUMNS: &[&str] = &["id", "name", "namespace", "domain"];
 
 pub(crate) struct Statements {
     pub(crate) by_id: Statement,
+    /// The same, and nothing new can refer to it until the transaction ends.
+    hold: Statement,
     insert: Statement,
     update: Statement,
     delete: Statement,
@@ -36,6 +38,7 @@ impl Statements {
             .limit(1);
         Statements {
             by_id: select(dialect, "data_products", COLUMNS, &["id"]),
+            hold: hold(dialect, "data_products", &["id"]),
             insert: insert(dialect, "data_products", COLUMNS),
             update: update(dialect, "data_products", &COLUMNS[1..], &["id"]),
             delete: delete(dialect, "data_products", &["id"]),
@@ -111,7 +114,7 @@ impl Store {
         };
         let statements = self.statements();
         let product = self
-            .read(move |session| {
+            .read(View::Statement, move |session| {
                 Box::pin(async move {
                     let statement = &statements.products.by_id;
                     let row = session.query_one(statement, vec![id.into()]).await?;
@@ -137,7 +140,7 @@ impl Store {
         let after = cursor.map_or(Ok(String::new()), read_text_cursor)?;
         let limit = limit_of(limit);
         let statements = self.statements();
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 // One more than asked for, to learn whether there is more.
                 let values = vec![text(after), (limit as i64 + 1).into()];
@@ -236,6 +239,7 @@ impl Store {
             move |session| {
                 Box::pin(async move {
                     let statements = &statements.products;
+                    session.query(&statements.hold, vec![id.into()]).await?;
                     let row = session
                         .query_one(&statements.configurations, vec![id.into()])
                         .await?;

@@ -1,168 +1,91 @@
-//! The threads that own the connections, and how work reaches them.
-//!
-//! One thread writes, in groups of jobs ([`Writer`]). Readers have a connection and a thread each, and run every job in
-//! a transaction, so that all its statements see one state.
+//! How work reaches the database: on SQLite by queues to threads that own connections, on Postgres by a pool of them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
 
 use crate::error::StoreError;
-use crate::queue::{Queue, Taken};
+use crate::postgres::PostgresEngine;
 use crate::session::{Dialect, Session};
-use crate::settings::StoreSettings;
+use crate::settings::{DatabaseUrl, StoreSettings};
 use crate::shared::{Shared, Touched};
-use crate::sqlite::{Access, SqliteSession};
 use crate::statements::Statements;
-use crate::writer::Writer;
+use crate::threads::Threads;
 
 /// The most calls that wait for the writer, and for the readers; more are told that the store is busy.
-const WAITING: usize = 1024;
+pub(crate) const WAITING: usize = 1024;
 
-/// A call's work on a session, as a future that the thread of the session runs to its end.
+/// A call's work on a session. On SQLite the thread of the session runs its future to the end; on Postgres it may be run
+/// again from the start, on a copy of what it was given.
 pub(crate) trait Work<T>:
-    for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'static
+    for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, StoreError>> + Clone + Send + 'static
 {
 }
 
 impl<T, F> Work<T> for F where
-    F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'static
+    F: for<'a> FnOnce(&'a mut Session) -> BoxFuture<'a, Result<T, StoreError>>
+        + Clone
+        + Send
+        + 'static
 {
 }
 
 /// How a job is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// With others in one transaction.
+    /// With others in one transaction on SQLite, in its own on Postgres.
     Group,
     /// In a transaction of its own, with foreign keys off: a table that is rebuilt must not take along the rows that
-    /// refer to it. The job itself checks that every reference holds at the end.
+    /// refer to it. The job itself checks that every reference holds at the end. Only SQLite needs it.
     Rebuild,
 }
 
+/// What the statements of a work that only reads have to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// There is but one that matters.
+    Statement,
+    /// All of them one state.
+    State,
+}
+
 pub(crate) struct Engine {
-    writes: Arc<Queue<WriteJob>>,
-    reads: Arc<ReadQueue>,
+    kind: Kind,
     pub(crate) shared: Arc<Shared>,
     pub(crate) statements: Arc<Statements>,
-    /// How many threads still run.
-    running: watch::Receiver<usize>,
 }
 
-/// Reads answer for themselves, so they need no more than to be run.
-type ReadQueue = Queue<Box<dyn FnOnce(&mut Session) + Send>>;
-
-/// A write in the queue.
-pub(crate) struct WriteJob {
-    pub(crate) frame: Frame,
-    pub(crate) job: Box<dyn Job>,
-}
-
-/// A write with its type hidden: it is run, and later answered.
-pub(crate) trait Job: Send {
-    /// Runs the work and keeps its result. Gives what it touched, or why it failed.
-    fn run(&mut self, session: &mut Session) -> Result<Touched, StoreError>;
-    /// Answers the caller: what the work gave, or why what it did was undone.
-    fn answer(self: Box<Self>, undone: Option<&StoreError>);
-}
-
-struct Pending<T, W, F> {
-    work: Option<W>,
-    touched: F,
-    result: Option<Result<T, StoreError>>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, W, F> Job for Pending<T, W, F>
-where
-    T: Send,
-    W: Work<T>,
-    F: Fn(&T) -> Touched + Send,
-{
-    fn run(&mut self, session: &mut Session) -> Result<Touched, StoreError> {
-        let Some(work) = self.work.take() else {
-            return Err(StoreError::Internal("a job was run twice".to_owned()));
-        };
-        let result = run_to_end(work, session);
-        let touched = result.as_ref().map(&self.touched).map_err(Clone::clone);
-        self.result = Some(result);
-        touched
-    }
-
-    fn answer(self: Box<Self>, undone: Option<&StoreError>) {
-        let result = match (self.result, undone) {
-            (Some(Ok(_)) | None, Some(error)) => Err(error.clone()),
-            (Some(result), _) => result,
-            (None, None) => Err(StoreError::Internal("a job was never run".to_owned())),
-        };
-        // Who no longer waits needs no answer.
-        let _gone = self.reply.send(result);
-    }
-}
-
-/// Runs work whose future never waits; a panic in it is an error of that call alone.
-fn run_to_end<T>(work: impl Work<T>, session: &mut Session) -> Result<T, StoreError> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(session).now_or_never()));
-    match outcome {
-        Ok(Some(result)) => result,
-        Ok(None) => Err(StoreError::Internal("a job on SQLite waited".to_owned())),
-        Err(_) => Err(StoreError::Internal("a job panicked".to_owned())),
-    }
+enum Kind {
+    Sqlite(Threads),
+    Postgres(PostgresEngine),
 }
 
 impl Engine {
-    /// Opens the file, brings its core schema up to date, and starts the threads.
-    pub(crate) async fn open(path: PathBuf, settings: StoreSettings) -> Result<Engine, StoreError> {
-        let writes = Arc::new(Queue::new(WAITING));
-        let reads = Arc::new(Queue::new(WAITING));
-        let (running, still_running) = watch::channel(0);
-        let statements = Arc::new(Statements::new(Dialect::Sqlite));
-        let (opened, answer) = oneshot::channel();
-        let thread = {
-            let (writes, reads, statements) = (
-                Arc::clone(&writes),
-                Arc::clone(&reads),
-                Arc::clone(&statements),
-            );
-            let running = Running::new(&running);
-            move || {
-                let _running = running;
-                match Writer::open(&path, &settings, statements) {
-                    Ok(writer) => {
-                        let started = start_readers(&path, &settings, &reads, &_running.0);
-                        let result = started.map(|()| Arc::clone(&writer.shared));
-                        if opened.send(result).is_ok() {
-                            writer.serve(&writes);
-                        }
-                    }
-                    Err(error) => {
-                        let _gone = opened.send(Err(error));
-                    }
-                }
-            }
-        };
-        spawn("patchbay-writer", thread)?;
-        let opened = answer
-            .await
-            .map_err(|_| StoreError::Internal("the writing thread ended".to_owned()));
-        match opened.flatten() {
-            Ok(shared) => Ok(Engine {
-                writes,
-                reads,
-                shared,
-                statements,
-                running: still_running,
-            }),
-            Err(error) => {
-                writes.close();
-                reads.close();
-                Err(error)
+    /// Opens the database and brings its core schema up to date.
+    pub(crate) async fn open(settings: StoreSettings) -> Result<Engine, StoreError> {
+        match settings.url.clone() {
+            DatabaseUrl::Sqlite(path) => Engine::on_file(path, settings).await,
+            DatabaseUrl::Postgres(url) => {
+                let statements = Arc::new(Statements::new(Dialect::Postgres));
+                let engine = PostgresEngine::open(&url, settings, Arc::clone(&statements)).await?;
+                Ok(Engine {
+                    shared: engine.shared(),
+                    kind: Kind::Postgres(engine),
+                    statements,
+                })
             }
         }
+    }
+
+    async fn on_file(path: PathBuf, settings: StoreSettings) -> Result<Engine, StoreError> {
+        let statements = Arc::new(Statements::new(Dialect::Sqlite));
+        let (threads, shared) = Threads::open(path, settings, Arc::clone(&statements)).await?;
+        Ok(Engine {
+            kind: Kind::Sqlite(threads),
+            shared,
+            statements,
+        })
     }
 
     /// Runs work in a transaction, and answers once it is committed.
@@ -172,102 +95,37 @@ impl Engine {
         touched: impl Fn(&T) -> Touched + Send + 'static,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(Pending {
-            work: Some(work),
-            touched,
-            result: None,
-            reply,
-        });
-        self.writes.put(WriteJob { frame, job })?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        match &self.kind {
+            Kind::Sqlite(threads) => threads.write(frame, touched, work).await,
+            Kind::Postgres(engine) => engine.write(touched, work).await,
+        }
     }
 
-    /// Runs work that only reads, on one state of the database.
+    /// Runs work that only reads.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        view: View,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let job = move |session: &mut Session| {
-            let _gone = reply.send(read_in_transaction(session, work));
-        };
-        self.reads.put(Box::new(job))?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        match &self.kind {
+            Kind::Sqlite(threads) => threads.read(work).await,
+            Kind::Postgres(engine) => engine.read(view, work).await,
+        }
     }
 
-    /// Lets nothing more in, and waits until everything that was in is done and the file is closed.
+    /// Whether this server knows what others write. On SQLite the writer looks for itself.
+    pub(crate) fn check_listening(&self) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::Sqlite(_) => Ok(()),
+            Kind::Postgres(engine) => engine.check_listening(),
+        }
+    }
+
+    /// Lets nothing more in, and waits until everything that was in is done and the connections are closed.
     pub(crate) async fn close(&self) {
-        self.reads.close();
-        self.writes.close();
-        let mut running = self.running.clone();
-        // An error means that every thread, and with it the sender, is gone.
-        let _ended = running.wait_for(|count| *count == 0).await;
+        match &self.kind {
+            Kind::Sqlite(threads) => threads.close().await,
+            Kind::Postgres(engine) => engine.close().await,
+        }
     }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.reads.close();
-        self.writes.close();
-    }
-}
-
-/// Counts a thread for as long as it lives.
-struct Running(watch::Sender<usize>);
-
-impl Running {
-    fn new(count: &watch::Sender<usize>) -> Running {
-        count.send_modify(|count| *count += 1);
-        Running(count.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map(|_| ())
-        .map_err(|error| StoreError::CannotOpen(format!("cannot start a thread: {error}")))
-}
-
-fn start_readers(
-    path: &Path,
-    settings: &StoreSettings,
-    reads: &Arc<ReadQueue>,
-    running: &watch::Sender<usize>,
-) -> Result<(), StoreError> {
-    for _ in 0..settings.readers.max(1) {
-        let mut session = Session::Sqlite(SqliteSession::open(path, settings, Access::Read)?);
-        let (reads, running) = (Arc::clone(reads), Running::new(running));
-        spawn("patchbay-reader", move || {
-            let _running = running;
-            while let Taken::Item(job) = reads.take(None) {
-                job(&mut session);
-            }
-        })?;
-    }
-    Ok(())
-}
-
-/// Runs work that only reads in a transaction of its own.
-pub(crate) fn read_in_transaction<T>(
-    session: &mut Session,
-    work: impl Work<T>,
-) -> Result<T, StoreError> {
-    let Session::Sqlite(sqlite) = session;
-    sqlite.check_file()?;
-    sqlite.frame("BEGIN")?;
-    let result = run_to_end(work, session);
-    let Session::Sqlite(sqlite) = session;
-    if sqlite.in_transaction() {
-        sqlite.frame("ROLLBACK")?;
-    }
-    result
 }

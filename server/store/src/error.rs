@@ -54,7 +54,7 @@ impl fmt::Display for What {
 ///
 /// [`Display`](fmt::Display) is what a client may see: no SQL, no path, nothing internal. The three variants of opening
 /// ([`CannotOpen`](StoreError::CannotOpen), [`LockedByServer`](StoreError::LockedByServer),
-/// [`NewerSchema`](StoreError::NewerSchema)) are for the operator, before there are clients, and name the file.
+/// [`NewerSchema`](StoreError::NewerSchema)) are for the operator and name the database.
 /// [`detail`](StoreError::detail) is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -105,6 +105,14 @@ pub enum StoreError {
     /// Another process holds the database for longer than we wait.
     #[error("the database is locked")]
     Locked,
+    /// Another server does it at the moment.
+    #[error("{what} by {holder}")]
+    LockedBy {
+        /// What is done.
+        what: String,
+        /// Who does it: the name of its connection, the host, the process of the database.
+        holder: String,
+    },
     /// Too many calls wait for the database.
     #[error("too many calls wait for the database")]
     Busy,
@@ -123,12 +131,12 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the server is shutting down")]
     Closed,
-    /// The file was made by a newer Patchbay.
+    /// The database was made, or has been brought up to date, by a newer Patchbay: this one does not write to it.
     #[error(
         "the database {path:?} has the core schema {found}, and this version of Patchbay knows {known}; use a newer one"
     )]
     NewerSchema {
-        /// The file.
+        /// The file, or the URL without user and password.
         path: PathBuf,
         /// The version it has.
         found: i64,
@@ -158,6 +166,8 @@ impl StoreError {
             self,
             StoreError::HeadMoved
                 | StoreError::Locked
+                | StoreError::LockedBy { .. }
+                | StoreError::NewerSchema { .. }
                 | StoreError::Busy
                 | StoreError::ReadOnly
                 | StoreError::Full

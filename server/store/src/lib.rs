@@ -12,22 +12,30 @@
 //! | `shape` | a plugin's table as its fields see it, and the statements over it |
 //! | `page` | pages and cursors |
 //! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
-//! | `sqlite`, `schema`, `lock` | one connection, the core schema's version, the lock against a second server |
-//! | `engine`, `writer`, `queue`, `shared` | the threads that own connections, how work reaches them, what is kept in memory |
+//! | `engine`, `shared` | how work reaches the database, what is kept in memory beside it |
+//! | `sqlite`, `schema`, `lock` | one connection to a file, the core schema's version, the lock against a second server |
+//! | `threads`, `writer`, `queue` | the threads that own such connections |
+//! | `postgres` | connections to Postgres, the pool of them, and how servers hear of each other's writes |
 //!
 //! # The life of a write
-//! A method of [`Store`] makes ids, times and values → puts a job in the writer's queue and awaits the answer → the
-//! writing thread takes it with all that wait (up to 64), opens one transaction, runs each job in a savepoint, and
-//! commits once → what the jobs touched moves: the snapshot of the catalogue, the counters of rows → every caller is
-//! answered.
+//! A method of [`Store`] makes ids, times and values, and hands its work, a future over a session, to the engine.
+//!
+//! On SQLite it waits in the writer's queue → the writing thread takes it with all that wait (up to 64), opens one
+//! transaction, runs each in a savepoint, and commits once. On Postgres a task takes a connection from the pool → runs
+//! it in a transaction of its own, again when Postgres gives it up for another's sake → commits, with a notice to the
+//! other servers in the same transaction.
+//!
+//! Then what the work touched moves (the snapshot of the catalogue, the counters of rows), and the caller is answered.
 //!
 //! # Invariants
 //! - What was answered is committed, and whole: a row, its revision and the check of the plugin's head are one
 //!   transaction, and so are all pending steps of a migration. A job that fails undoes only itself.
 //! - A counter or version that stands still means that nothing was written: they move after the commit and before the
-//!   answer, and when another process has written, which is noticed within a quarter of a second.
+//!   answer, and when another process has written, which is noticed within a quarter of a second on SQLite, and on
+//!   Postgres as soon as its notice arrives. A server that may have missed one is not healthy until all has moved.
 //! - A snapshot holds no secret, and no error that a client sees holds SQL or a path.
-//! - No thread of the async runtime blocks: connections live on threads of their own, and queues are bounded.
+//! - No thread of the async runtime blocks: connections to a file live on threads of their own, and whatever waits is
+//!   bounded.
 //! - A statement is written once, for both databases; only the core schema has a file for each.
 //! - A row whose plugin is gone is still read, by the definition that was applied last. One whose table is broken has
 //!   no values, and breaks no list.
@@ -43,6 +51,7 @@ pub mod error;
 mod lock;
 mod page;
 mod plugin;
+mod postgres;
 mod queue;
 pub mod render;
 mod schema;
@@ -52,6 +61,7 @@ mod shape;
 mod shared;
 mod sqlite;
 mod statements;
+mod threads;
 mod time_text;
 mod writer;
 
@@ -71,7 +81,7 @@ pub use plugin::{AppliedDefinition, PluginTable};
 pub use session::Dialect;
 pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
 
-use engine::{Engine, Frame, Work};
+use engine::{Engine, Frame, View, Work};
 use plugin::Shapes;
 use shared::{Shared, Touched};
 use statements::Statements;
@@ -87,23 +97,14 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens the database: creates the folder and the file when they are not there, takes the lock, and brings the core
-    /// schema up to date.
+    /// Opens the database and brings the core schema up to date. On SQLite it creates the folder and the file when they
+    /// are not there, and takes the lock; on Postgres the database must be there, and any number of servers may open it.
     ///
     /// # Errors
     /// [`StoreError::CannotOpen`], [`StoreError::LockedByServer`] or [`StoreError::NewerSchema`], for the operator.
     pub async fn open(settings: StoreSettings) -> Result<Store, StoreError> {
-        let path = match &settings.url {
-            DatabaseUrl::Sqlite(path) => path.clone(),
-            DatabaseUrl::Postgres(_) => {
-                return Err(StoreError::CannotOpen(format!(
-                    "this version of Patchbay cannot use {}; write sqlite://PATH",
-                    settings.url
-                )));
-            }
-        };
         Ok(Store(Arc::new(Inner {
-            engine: Engine::open(path, settings).await?,
+            engine: Engine::open(settings).await?,
             shapes: Arc::default(),
         })))
     }
@@ -119,7 +120,8 @@ impl Store {
     /// Why it cannot: [`StoreError::Missing`], [`StoreError::ReadOnly`], [`StoreError::Locked`] …
     pub async fn health(&self) -> Result<(), StoreError> {
         let statements = self.statements();
-        self.read(move |session| {
+        self.0.engine.check_listening()?;
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let nobody = vec![uuid::Uuid::nil().into()];
                 session.query(&statements.products.by_id, nobody).await?;
@@ -130,13 +132,13 @@ impl Store {
         self.write(
             Frame::Group,
             |()| Touched::Nothing,
-            |_| Box::pin(async { Ok(()) }),
+            |session| Box::pin(async { Ok(session.check_writable().await?) }),
         )
         .await
     }
 
-    /// The snapshot of the catalogue, without secrets. Its version grows with every write to it, and with every write
-    /// of another process.
+    /// The snapshot of the catalogue, without secrets. Its version grows with every write to it, by whatever server, and
+    /// on SQLite with every write of another process. Each server counts for itself.
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.shared().catalogue.load_full()
     }
@@ -146,13 +148,14 @@ impl Store {
         self.shared().catalogue.load().version
     }
 
-    /// A number that grows with every committed write of a plugin's rows or table, and with every write of another
-    /// process.
+    /// A number that grows with every committed write of a plugin's rows or table, by whatever server; on SQLite with
+    /// every write of another process.
     pub fn row_counter(&self, plugin: &str) -> u64 {
         self.shared().row_counter(plugin)
     }
 
-    /// Moves when another process has written.
+    /// Moves when another process has written what plugins are built on: the catalogue, a plugin's table or definition.
+    /// On SQLite, and after a lost connection, nobody knows what was written, so it moves with everything.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared().changes()
     }
@@ -178,7 +181,11 @@ impl Store {
         self.0.engine.write(frame, touched, work).await
     }
 
-    async fn read<T: Send + 'static>(&self, work: impl Work<T>) -> Result<T, StoreError> {
-        self.0.engine.read(work).await
+    async fn read<T: Send + 'static>(
+        &self,
+        view: View,
+        work: impl Work<T>,
+    ) -> Result<T, StoreError> {
+        self.0.engine.read(view, work).await
     }
 }

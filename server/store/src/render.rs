@@ -173,7 +173,8 @@ impl Renderer {
             (Dialect::Sqlite, ColumnType::Number) => "real",
             (Dialect::Postgres, ColumnType::Integer) => "bigint",
             (Dialect::Postgres, ColumnType::Number) => "double precision",
-            (Dialect::Postgres, ColumnType::Json) => "jsonb",
+            // Not `jsonb`: the bytes of a value are kept.
+            (Dialect::Postgres, ColumnType::Json) => "json",
             (Dialect::Postgres, ColumnType::Uuid) => "uuid",
         }
     }
@@ -313,7 +314,7 @@ fn postgres_converted(old: &Column, new: &Column, wanted: &'static str) -> Expr 
     let cell = || Expr::col(old.name.clone());
     match (old.kind, new.kind) {
         (Boolean, Integer | Number) => cell().cast_as("integer").cast_as(wanted),
-        (Boolean | Integer | Number, Json) => Func::cust("to_jsonb").arg(cell()).into(),
+        (Boolean | Integer | Number, Json) => Func::cust("to_json").arg(cell()).into(),
         (_, Text) => cell().cast_as("text"),
         (Text, _) => cell().cast_as(wanted),
         // By way of its text, because a direct cast rounds a float, and takes any number for a boolean.
@@ -428,7 +429,7 @@ mod tests {
             [concat!(
                 r#"CREATE TABLE "things" ( "id" uuid NOT NULL PRIMARY KEY, "#,
                 r#""name" text NOT NULL DEFAULT E'it\'s \\ "x"', "#,
-                r#""days" bigint, "share" double precision, "open" boolean DEFAULT TRUE, "tags" jsonb DEFAULT '["a"]', "#,
+                r#""days" bigint, "share" double precision, "open" boolean DEFAULT TRUE, "tags" json DEFAULT '["a"]', "#,
                 r#"FOREIGN KEY ("id") REFERENCES "data_output_configurations" ("id") ON DELETE CASCADE )"#,
             )]
         );

@@ -94,14 +94,25 @@ pub struct StoreSettings {
     pub readers: usize,
     /// Whether to take the lock that keeps a second server away. Servers take it, command-line verbs do not.
     pub server_lock: bool,
-    /// How long a statement waits for another process that holds the database.
+    /// How long a statement waits for another process that holds the database, and on Postgres a call for a connection.
     pub busy_timeout: Duration,
     /// The most pages of 4 KiB to which the file may grow; none for no limit.
     pub page_limit: Option<u32>,
+    /// The most connections of this server to Postgres, besides one that listens; at least two.
+    pub pool: usize,
+    /// How long one try to connect to Postgres may take.
+    pub connect_timeout: Duration,
+    /// How long a statement may take on Postgres. Migrations may take as long as they need.
+    pub statement_timeout: Duration,
+    /// How long a Postgres that is away, or is brought up to date by another server, is waited for at the start.
+    pub start_timeout: Duration,
+    /// What this server is called in `pg_stat_activity`; its process by default.
+    pub server_name: Option<String>,
 }
 
 impl StoreSettings {
-    /// The settings of a server, but for the URL: normal durability, two readers, the lock, five seconds, no limit.
+    /// The settings of a server, but for the URL: normal durability, two readers, the lock, five seconds, no limit; on
+    /// Postgres 16 connections, five seconds to connect, 15 for a statement, and 30 at the start.
     pub fn new(url: DatabaseUrl) -> StoreSettings {
         StoreSettings {
             url,
@@ -110,6 +121,11 @@ impl StoreSettings {
             server_lock: true,
             busy_timeout: Duration::from_secs(5),
             page_limit: None,
+            pool: 16,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(15),
+            start_timeout: Duration::from_secs(30),
+            server_name: None,
         }
     }
 }

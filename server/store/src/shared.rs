@@ -40,6 +40,8 @@ pub(crate) enum Touched {
     Nothing,
     /// Rows of a plugin.
     Rows(String),
+    /// A plugin's table, or its definition.
+    Definition(String),
     /// Data products.
     Products,
     /// The catalogue.
@@ -97,6 +99,11 @@ impl Shared {
     pub(crate) fn all_moved(&self) {
         self.foreign_writes.fetch_add(1, Ordering::AcqRel);
         self.products_moved();
+        self.changed();
+    }
+
+    /// Another process wrote something on which the plugins are built.
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

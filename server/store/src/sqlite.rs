@@ -1,17 +1,16 @@
 //! SQLite: a connection as a [`Session`](crate::session::Session), how one is opened, and what its errors mean.
 //!
 //! Ids, times and JSON are bound as text (a general binder would make ids blobs, and times texts of varying width that
-//! do not order). A text with a NUL is refused, because Postgres cannot hold it.
+//! do not order).
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use sea_query::Value;
-use serde_json::Value as Json;
 
 use crate::error::{Fault, StoreError};
-use crate::session::{Row, Statement};
+use crate::session::{Row, Statement, refuse_nul};
 use crate::settings::{StoreSettings, Synchronous};
 use crate::time_text;
 
@@ -230,6 +229,7 @@ fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(),
         ))
         .into());
     }
+    refuse_nul(values)?;
     for (place, value) in values.iter().enumerate() {
         let place = place + 1;
         let bound = match value {
@@ -240,18 +240,8 @@ fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(),
             Value::String(None) | Value::Json(None) | Value::Uuid(None) => {
                 statement.raw_bind_parameter(place, rusqlite::types::Null)
             }
-            Value::String(Some(text)) => {
-                if text.contains('\0') {
-                    return Err(nul());
-                }
-                statement.raw_bind_parameter(place, text.as_str())
-            }
-            Value::Json(Some(json)) => {
-                if holds_nul(json) {
-                    return Err(nul());
-                }
-                statement.raw_bind_parameter(place, json.to_string())
-            }
+            Value::String(Some(text)) => statement.raw_bind_parameter(place, text.as_str()),
+            Value::Json(Some(json)) => statement.raw_bind_parameter(place, json.to_string()),
             Value::Uuid(Some(id)) => {
                 let mut buffer = uuid::Uuid::encode_buffer();
                 let text: &str = id.hyphenated().encode_lower(&mut buffer);
@@ -269,21 +259,6 @@ fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(),
         bound.map_err(|error| fault(&error))?;
     }
     Ok(())
-}
-
-fn nul() -> Fault {
-    StoreError::Invalid("a text cannot contain the NUL character".to_owned()).into()
-}
-
-fn holds_nul(value: &Json) -> bool {
-    match value {
-        Json::String(text) => text.contains('\0'),
-        Json::Array(items) => items.iter().any(holds_nul),
-        Json::Object(entries) => entries
-            .iter()
-            .any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        _ => false,
-    }
 }
 
 /// What an error of SQLite means.

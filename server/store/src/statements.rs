@@ -1,6 +1,6 @@
 //! Every statement of the repository, built once when the store is opened.
 
-use sea_query::{Asterisk, Expr, ExprTrait, Func, Query};
+use sea_query::{Asterisk, Expr, ExprTrait, Func, LockType, Query};
 
 use crate::session::{Dialect, Statement, place};
 use crate::{catalogue, configuration, data_product, plugin};
@@ -69,6 +69,17 @@ pub(crate) fn select(
 ) -> Statement {
     let mut query = Query::select();
     query.columns(columns.iter().copied()).from(table);
+    for key in keys {
+        query.and_where(Expr::col(*key).eq(place()));
+    }
+    Statement::new(dialect, &query)
+}
+
+/// `SELECT id FROM table WHERE keys = … FOR UPDATE`: until the transaction ends, nothing that refers to these rows is
+/// written. SQLite, where one thread writes, has no such words.
+pub(crate) fn hold(dialect: Dialect, table: &'static str, keys: &[&'static str]) -> Statement {
+    let mut query = Query::select();
+    query.column("id").from(table).lock(LockType::Update);
     for key in keys {
         query.and_where(Expr::col(*key).eq(place()));
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::catalogue;
-use crate::engine::{Frame, WriteJob, read_in_transaction};
+use crate::engine::Frame;
 use crate::error::StoreError;
 use crate::lock::ServerLock;
 use crate::queue::{Queue, Taken};
@@ -24,6 +24,7 @@ use crate::settings::StoreSettings;
 use crate::shared::{Shared, Touched};
 use crate::sqlite::{Access, SqliteSession};
 use crate::statements::Statements;
+use crate::threads::{WriteJob, read_in_transaction};
 
 /// The most jobs that share a commit.
 const GROUP: usize = 64;
@@ -85,9 +86,8 @@ impl Writer {
         })
     }
 
-    fn sqlite(&self) -> &SqliteSession {
-        let Session::Sqlite(sqlite) = &self.session;
-        sqlite
+    fn sqlite(&mut self) -> &mut SqliteSession {
+        self.session.sqlite()
     }
 
     pub(crate) fn serve(mut self, jobs: &Queue<WriteJob>) {
@@ -161,7 +161,9 @@ impl Writer {
         for touched in touched {
             match touched {
                 Touched::Nothing => {}
-                Touched::Rows(plugin) => self.shared.rows_moved(&plugin),
+                Touched::Rows(plugin) | Touched::Definition(plugin) => {
+                    self.shared.rows_moved(&plugin);
+                }
                 Touched::Products => products = true,
                 Touched::Catalogue => catalogue = true,
             }

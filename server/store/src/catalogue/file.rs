@@ -16,9 +16,9 @@ use super::rows::{
 };
 use super::{Statements, load};
 use crate::Store;
-use crate::engine::Frame;
+use crate::engine::{Frame, View};
 use crate::error::StoreError;
-use crate::session::Session;
+use crate::session::{Lock, Session};
 use crate::shared::Touched;
 
 /// How a change is written.
@@ -358,7 +358,7 @@ impl Store {
         file: &CatalogueFile,
     ) -> Result<Vec<CatalogueChange>, StoreError> {
         let (statements, file) = (self.statements(), file.clone());
-        self.read(move |session| {
+        self.read(View::State, move |session| {
             Box::pin(async move {
                 let stored = load(session, &statements.catalogue).await?;
                 let steps = plan(&file, stored)?;
@@ -406,6 +406,7 @@ impl Store {
         self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.catalogue;
+                session.lock(Lock::Catalogue).await?;
                 let stored = load(session, statements).await?;
                 if only_if_empty && !is_empty(&stored) {
                     return Ok(Vec::new());

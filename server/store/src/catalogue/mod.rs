@@ -19,11 +19,11 @@ pub use environments::{EnvironmentConfigurationDraft, EnvironmentDraft};
 pub use platforms::ServiceDraft;
 
 use crate::Store;
-use crate::engine::{Frame, Work};
+use crate::engine::{Frame, View, Work};
 use crate::error::{Fault, StoreError};
-use crate::session::{Dialect, Row, Session, Statement, place};
+use crate::session::{Dialect, Lock, Row, Session, Statement, place};
 use crate::shared::Touched;
-use crate::statements::{self, count, delete, insert, select, update};
+use crate::statements::{self, count, delete, hold, insert, select, update};
 
 const PLATFORM: &[&str] = &["id", "name"];
 const SERVICE: &[&str] = &[
@@ -78,6 +78,10 @@ pub(crate) struct Statements {
     environment_configurations: Rows,
     /// Takes the mark off every environment but one.
     clear_default: Statement,
+    /// Holds a platform, a service, and the services of a platform.
+    hold_platform: Statement,
+    hold_service: Statement,
+    hold_services: Statement,
     configurations_of_service: Statement,
     /// Of the platform itself and of its services.
     configurations_of_platform: Statement,
@@ -122,6 +126,9 @@ impl Statements {
                 &["config"],
             ),
             clear_default: Statement::new(dialect, &clear_default),
+            hold_platform: hold(dialect, "platforms", &["id"]),
+            hold_service: hold(dialect, "platform_services", &["id"]),
+            hold_services: hold(dialect, "platform_services", &["platform_id"]),
             configurations_of_service: count(
                 dialect,
                 "data_output_configurations",
@@ -251,12 +258,20 @@ pub(crate) async fn load_snapshot(
 }
 
 impl Store {
-    /// Runs work that writes the catalogue, so that a new snapshot is taken before it is answered.
+    /// Runs work that writes the catalogue, while nobody else does, and so that a new snapshot is taken before it is
+    /// answered.
     async fn write_catalogue<T: Send + 'static>(
         &self,
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
-        self.write(Frame::Group, |_| Touched::Catalogue, work).await
+        let touched = |_: &T| Touched::Catalogue;
+        self.write(Frame::Group, touched, move |session| {
+            Box::pin(async move {
+                session.lock(Lock::Catalogue).await?;
+                work(session).await
+            })
+        })
+        .await
     }
 
     /// The catalogue as REST sends it: each secret that is set is `""`. Read from the database, not from the snapshot.
@@ -266,7 +281,7 @@ impl Store {
     pub async fn catalogue_out(&self) -> Result<Catalogue, StoreError> {
         let statements = self.statements();
         let version = self.catalogue().version;
-        self.read(move |session| {
+        self.read(View::State, move |session| {
             Box::pin(async move {
                 let mut catalogue = load(session, &statements.catalogue).await?;
                 catalogue.version = version;

@@ -79,6 +79,9 @@ impl Store {
         self.write_catalogue(move |session| {
             Box::pin(async move {
                 let statements = &statements.catalogue;
+                for held in [&statements.hold_platform, &statements.hold_services] {
+                    session.query(held, vec![id.into()]).await?;
+                }
                 let counting = &statements.configurations_of_platform;
                 unused(
                     session,
@@ -153,6 +156,8 @@ impl Store {
             Box::pin(async move {
                 let statements = &statements.catalogue;
                 service_of(session, statements, platform_id, id).await?;
+                let held = &statements.hold_service;
+                session.query(held, vec![id.into()]).await?;
                 let counting = &statements.configurations_of_service;
                 unused(session, counting, vec![id.into()], What::Service).await?;
                 let statement = &statements.services.delete;

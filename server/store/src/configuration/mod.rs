@@ -5,7 +5,7 @@ mod write;
 
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{Configuration, TechnicalMapping};
-use sea_query::{Expr, ExprTrait, LikeExpr, Order, Query};
+use sea_query::{Expr, ExprTrait, LikeExpr, LockType, Order, Query};
 use serde_json::Value as Json;
 
 pub use read::ConfigurationQuery;
@@ -105,6 +105,8 @@ pub(crate) struct Statements {
     update: Statement,
     delete: Statement,
     by_id: Statement,
+    /// The same, and nobody else changes the row until the transaction ends.
+    by_id_for_change: Statement,
     /// One for each set of filters. The values come in the order of the fields of [`Filters`], then the limit.
     pages: Vec<Statement>,
     add_revision: Statement,
@@ -118,6 +120,8 @@ impl Statements {
     pub(crate) fn new(dialect: Dialect) -> Statements {
         let mut by_id = with_definition();
         by_id.and_where(Expr::col((TABLE, "id")).eq(place()));
+        let mut for_change = by_id.clone();
+        for_change.lock_with_tables(LockType::Update, [TABLE]);
         let mut revisions = Query::select();
         revisions
             .columns(["revision", "action", "changed_by", "changed_at", "changes"])
@@ -129,6 +133,7 @@ impl Statements {
             update: update(dialect, TABLE, UPDATED, &["id"]),
             delete: delete(dialect, TABLE, &["id"]),
             by_id: Statement::new(dialect, &by_id),
+            by_id_for_change: Statement::new(dialect, &for_change),
             pages: (0..16)
                 .map(|filters| page(dialect, Filters::of(filters)))
                 .collect(),

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{BASE, Filters, base, containing};
 use crate::Store;
+use crate::engine::View;
 use crate::error::{Fault, StoreError};
 use crate::page::{MAX_PAGE, Page, TimeCursor, limit_of};
 use crate::plugin::{PluginTable, Shapes};
@@ -99,15 +100,26 @@ pub(super) async fn values_of(
 }
 
 /// One configuration with its values.
-pub(super) async fn one(
+async fn one(
     session: &mut Session,
     statements: &Statements,
     shapes: &Shapes,
     id: Uuid,
 ) -> Result<Option<Configuration>, StoreError> {
-    let rows = session
-        .query(&statements.configurations.by_id, vec![id.into()])
-        .await?;
+    let by_id = &statements.configurations.by_id;
+    let rows = session.query(by_id, vec![id.into()]).await?;
+    Ok(with_values(session, statements, shapes, &rows).await?.pop())
+}
+
+/// One configuration with its values, which nobody else changes until the transaction ends.
+pub(super) async fn one_for_change(
+    session: &mut Session,
+    statements: &Statements,
+    shapes: &Shapes,
+    id: Uuid,
+) -> Result<Option<Configuration>, StoreError> {
+    let by_id = &statements.configurations.by_id_for_change;
+    let rows = session.query(by_id, vec![id.into()]).await?;
     Ok(with_values(session, statements, shapes, &rows).await?.pop())
 }
 
@@ -170,7 +182,7 @@ impl Store {
     /// Those of an unavailable database.
     pub async fn configuration(&self, id: Uuid) -> Result<Option<Configuration>, StoreError> {
         let (statements, shapes) = (self.statements(), self.shapes());
-        self.read(move |session| {
+        self.read(View::State, move |session| {
             Box::pin(async move { one(session, &statements, &shapes, id).await })
         })
         .await
@@ -186,7 +198,7 @@ impl Store {
     ) -> Result<Page<Configuration>, StoreError> {
         let cursor = query.cursor.as_deref().map(TimeCursor::read).transpose()?;
         let (statements, shapes) = (self.statements(), self.shapes());
-        self.read(move |session| {
+        self.read(View::State, move |session| {
             Box::pin(async move { page(session, &statements, &shapes, &query, cursor).await })
         })
         .await
@@ -198,7 +210,7 @@ impl Store {
     /// Those of an unavailable database.
     pub async fn revisions(&self, id: Uuid) -> Result<Vec<Revision>, StoreError> {
         let statements = self.statements();
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let statement = &statements.configurations.revisions;
                 let rows = session.query(statement, vec![id.into()]).await?;
@@ -261,7 +273,7 @@ impl Store {
         let shape = Arc::clone(table.shape()?);
         let (statement, bound) =
             shape.search(COLUMNS, data_product_id, &values, limit_of(limit))?;
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let rows = session.query(&statement, bound).await?;
                 let mut found = Vec::with_capacity(rows.len());

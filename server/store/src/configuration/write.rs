@@ -1,5 +1,5 @@
-//! Writing configurations. Whatever can be made before the transaction is made before it, because all writes of the
-//! server share one thread.
+//! Writing configurations. Whatever can be made before the transaction is made before it, because on SQLite all writes
+//! of the server share one thread.
 
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{Action, Configuration, ConfigurationDraft, changes};
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::read::one;
+use super::read::one_for_change;
 use super::{Statements, described, folded};
 use crate::Store;
 use crate::engine::Frame;
@@ -206,7 +206,7 @@ impl Store {
             Box::pin(async move {
                 let own = &statements.configurations;
                 check_head(session, &statements.plugins, &table).await?;
-                let before = one(session, &statements, &shapes, id)
+                let before = one_for_change(session, &statements, &shapes, id)
                     .await?
                     .ok_or(StoreError::NotFound(What::Configuration))?;
                 check_revision(&before, expected_revision)?;
@@ -264,7 +264,7 @@ impl Store {
         let work = self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let own = &statements.configurations;
-                let mut before = one(session, &statements, &shapes, id)
+                let mut before = one_for_change(session, &statements, &shapes, id)
                     .await?
                     .ok_or(StoreError::NotFound(What::Configuration))?;
                 check_revision(&before, expected_revision)?;

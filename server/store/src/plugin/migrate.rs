@@ -19,7 +19,7 @@ use crate::Store;
 use crate::engine::Frame;
 use crate::error::{Fault, StoreError};
 use crate::render::{needs_rebuild, render};
-use crate::session::{Session, json, text};
+use crate::session::{Lock, Session, json, text};
 use crate::shared::Touched;
 use crate::time_text::now;
 
@@ -55,6 +55,20 @@ async fn recorded(
         revision: Some(row.integer(1)?),
         same,
     })
+}
+
+/// Keeps other servers from migrating the plugin, and from writing rows of it, until the transaction ends.
+async fn hold(
+    session: &mut Session,
+    statements: &Statements,
+    definition: &Definition,
+) -> Result<(), StoreError> {
+    let plugin = definition.name.as_str();
+    session.lock(Lock::Plugin(plugin)).await?;
+    session
+        .query(&statements.hold_head, vec![text(plugin)])
+        .await?;
+    Ok(())
 }
 
 /// Writes the applied definition and the head over what is recorded.
@@ -206,11 +220,13 @@ impl Store {
             false => Frame::Group,
         };
         let plugin = definition.name.as_str().to_owned();
-        let touched = move |(): &()| Touched::Rows(plugin.clone());
+        let touched = move |(): &()| Touched::Definition(plugin.clone());
         self.write(frame, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.plugins;
                 let plugin = definition.name.as_str();
+                session.unhurried().await?;
+                hold(session, statements, &definition).await?;
                 let applied = history(session, statements, plugin).await?;
                 // What was planned on an older history may be wrong on this one.
                 if plan_from(&definition, &applied).as_ref() != Ok(&plan) {
@@ -259,12 +275,16 @@ impl Store {
         let (statements, definition) = (self.statements(), definition.clone());
         let plugin = definition.name.as_str().to_owned();
         let touched = move |wrote: &bool| match wrote {
-            true => Touched::Rows(plugin.clone()),
+            true => Touched::Definition(plugin.clone()),
             false => Touched::Nothing,
         };
         let work = self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.plugins;
+                if recorded(session, statements, &definition).await?.same {
+                    return Ok(false);
+                }
+                hold(session, statements, &definition).await?;
                 let recorded = recorded(session, statements, &definition).await?;
                 if recorded.same {
                     return Ok(false);

@@ -15,6 +15,7 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 
 use crate::Store;
+use crate::engine::View;
 use crate::error::{Fault, StoreError};
 use crate::session::{Dialect, Row, Session, Statement, place, text};
 use crate::shape::Shape;
@@ -53,6 +54,8 @@ pub(crate) struct Statements {
     change_definition: Statement,
     /// The head, locked against change until the transaction ends.
     pub(crate) head: Statement,
+    /// The head, which nobody may check until the transaction ends.
+    hold_head: Statement,
     owner: Statement,
     add_table: Statement,
     remove_table: Statement,
@@ -72,11 +75,15 @@ impl Statements {
             }
             Statement::new(dialect, &query)
         };
-        let mut head = Query::select();
-        head.column("head")
-            .from("applied_definitions")
-            .and_where(Expr::col("plugin").eq(place()))
-            .lock(LockType::Share);
+        let head = |lock: LockType| {
+            let mut query = Query::select();
+            query
+                .column("head")
+                .from("applied_definitions")
+                .and_where(Expr::col("plugin").eq(place()))
+                .lock(lock);
+            Statement::new(dialect, &query)
+        };
         Statements {
             history: history(true),
             histories: history(false),
@@ -90,7 +97,8 @@ impl Statements {
                 &DEFINITION[1..],
                 &["plugin"],
             ),
-            head: Statement::new(dialect, &head),
+            head: head(LockType::Share),
+            hold_head: head(LockType::Update),
             owner: select(dialect, "plugin_tables", &["plugin"], &["table_name"]),
             add_table: insert(dialect, "plugin_tables", &["table_name", "plugin"]),
             remove_table: delete(dialect, "plugin_tables", &["table_name", "plugin"]),
@@ -294,7 +302,7 @@ impl Store {
     /// Those of an unavailable database.
     pub async fn history(&self, plugin: &PluginName) -> Result<Vec<AppliedMigration>, StoreError> {
         let (statements, plugin) = (self.statements(), plugin.clone());
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(
                 async move { Ok(history(session, &statements.plugins, plugin.as_str()).await?) },
             )
@@ -308,7 +316,7 @@ impl Store {
     /// Those of an unavailable database.
     pub async fn histories(&self) -> Result<BTreeMap<String, Vec<AppliedMigration>>, StoreError> {
         let statements = self.statements();
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let rows = session
                     .query(&statements.plugins.histories, Vec::new())
@@ -334,7 +342,7 @@ impl Store {
         &self,
     ) -> Result<BTreeMap<String, AppliedDefinition>, StoreError> {
         let statements = self.statements();
-        self.read(move |session| {
+        self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let rows = session
                     .query(&statements.plugins.definitions, Vec::new())

@@ -250,26 +250,19 @@ fn a_secret_is_stored_and_never_told() {
                 .config,
             entry(json!(""))
         );
-        let stored = || -> String {
-            fresh
-                .raw()
-                .query_row("SELECT config FROM environment_configurations", [], |row| {
-                    row.get(0)
-                })
-                .expect("the row")
-        };
-        assert!(stored().contains("hush"));
+        let stored = || fresh.text("SELECT CAST(config AS text) FROM environment_configurations");
+        assert!(stored().await.contains("hush"));
         let changed = store
             .update_environment_configuration(made.id, entry(json!("")))
             .await
             .expect("kept");
         assert_eq!(changed.config, entry(json!("")));
-        assert!(stored().contains("hush"), "blank keeps it");
+        assert!(stored().await.contains("hush"), "blank keeps it");
         store
             .update_environment_configuration(made.id, entry(json!(null)))
             .await
             .expect("cleared");
-        assert!(!stored().contains("hush"), "null clears it");
+        assert!(!stored().await.contains("hush"), "null clears it");
 
         let again = store
             .create_environment_configuration(environment.id, draft(Some(service), json!([])))
@@ -453,14 +446,9 @@ fn a_file_is_shown_applied_and_then_changes_nothing() {
                 "~ configuration of AWS in development",
             ]
         );
-        let hushed: i64 = fresh
-            .raw()
-            .query_row(
-                "SELECT count(*) FROM environment_configurations WHERE config LIKE '%us%hush%'",
-                [],
-                |row| row.get(0),
-            )
-            .expect("a count");
+        let hushed = fresh
+            .number("SELECT count(*) FROM environment_configurations WHERE CAST(config AS text) LIKE '%us%hush%'")
+            .await;
         assert_eq!(hushed, 1);
     });
 }

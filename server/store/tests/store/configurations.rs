@@ -174,14 +174,9 @@ fn a_history_says_who_changed_what_and_outlives_the_configuration() {
             store.delete_configuration(id, None, "cid").await,
             Err(StoreError::NotFound(What::Configuration))
         );
-        let rows: i64 = fresh
-            .raw()
-            .query_row(
-                "SELECT count(*) FROM file_data_output_configurations",
-                [],
-                |row| row.get(0),
-            )
-            .expect("a count");
+        let rows = fresh
+            .number("SELECT count(*) FROM file_data_output_configurations")
+            .await;
         assert_eq!(rows, 0, "the plugin's row goes with the base");
 
         let history = store.revisions(id).await.expect("a history");
@@ -257,12 +252,8 @@ fn pages_go_over_ties_and_filters() {
         }
         // All at one moment: only the id tells their order.
         fresh
-            .raw()
-            .execute(
-                "UPDATE data_output_configurations SET created_at = '2026-01-01T00:00:00.000000Z'",
-                [],
-            )
-            .expect("a tie");
+            .run("UPDATE data_output_configurations SET created_at = '2026-01-01T00:00:00.000000Z'")
+            .await;
         let mut newest_first: Vec<Uuid> = made.iter().map(|made| made.id).collect();
         newest_first.sort();
         newest_first.reverse();

@@ -1,7 +1,8 @@
 //! Fresh databases, and the plugins and data products that tests write about.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{ConfigurationDraft, DataProduct, TechnicalMapping};
@@ -11,6 +12,7 @@ use patchbay_plugin::migration::{Migration, Operation, Plan, plan};
 use patchbay_plugin::name::MigrationId;
 use patchbay_plugin::term::Term;
 use patchbay_store::{DataProductDraft, DatabaseUrl, PluginTable, Store, StoreSettings};
+use patchbay_test_cluster::{Cluster, Durability};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -29,6 +31,21 @@ impl Fresh {
             busy_timeout: Duration::from_millis(20),
             ..StoreSettings::new(url)
         };
+        Fresh::open(settings, folder).await
+    }
+
+    /// On a cluster, with fewer connections than a server has, because many tests share it.
+    pub(crate) async fn postgres(cluster: &Cluster) -> Fresh {
+        let url = DatabaseUrl::parse(&cluster.database().await).expect("a URL");
+        let settings = StoreSettings {
+            pool: 8,
+            start_timeout: Duration::from_secs(10),
+            ..StoreSettings::new(url)
+        };
+        Fresh::open(settings, tempfile::tempdir().expect("a folder")).await
+    }
+
+    async fn open(settings: StoreSettings, folder: tempfile::TempDir) -> Fresh {
         Fresh {
             store: Store::open(settings.clone()).await.expect("a store"),
             settings,
@@ -48,9 +65,21 @@ impl Fresh {
         Store::open(self.beside()).await.expect("a second store")
     }
 
+    pub(crate) fn is_sqlite(&self) -> bool {
+        self.settings.url.path().is_some()
+    }
+
     /// The database file.
     pub(crate) fn path(&self) -> PathBuf {
         self.settings.url.path().expect("SQLite").to_owned()
+    }
+
+    /// The URL of a Postgres, with its user.
+    pub(crate) fn url(&self) -> String {
+        match &self.settings.url {
+            DatabaseUrl::Postgres(url) => url.clone(),
+            DatabaseUrl::Sqlite(path) => panic!("{path:?} is no Postgres"),
+        }
     }
 
     /// A path in the folder that goes away with the test.
@@ -58,20 +87,100 @@ impl Fresh {
         self.folder.path().join(name)
     }
 
-    /// A connection of somebody else, for looking and breaking.
+    /// A connection of somebody else to the file, for looking and breaking.
     pub(crate) fn raw(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path()).expect("a connection")
     }
+
+    /// A connection of somebody else to Postgres, for looking and breaking.
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+        patchbay_test_cluster::connect(&self.url()).await
+    }
+
+    /// Has somebody else run statements, with foreign keys off on SQLite.
+    pub(crate) async fn run(&self, sql: &str) {
+        if self.is_sqlite() {
+            let sql = format!("PRAGMA foreign_keys = OFF; {sql}");
+            self.raw().execute_batch(&sql).expect(&sql);
+        } else {
+            self.client().await.batch_execute(sql).await.expect(sql);
+        }
+    }
+
+    /// The number that a statement answers with.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        if self.is_sqlite() {
+            return self.raw().query_row(sql, [], |row| row.get(0)).expect(sql);
+        }
+        let row = self.client().await.query_one(sql, &[]).await;
+        row.expect(sql).get(0)
+    }
+
+    /// The text that a statement answers with.
+    pub(crate) async fn text(&self, sql: &str) -> String {
+        if self.is_sqlite() {
+            return self.raw().query_row(sql, [], |row| row.get(0)).expect(sql);
+        }
+        let row = self.client().await.query_one(sql, &[]).await;
+        row.expect(sql).get(0)
+    }
+
+    /// All tables, columns and indexes, as a text to compare.
+    pub(crate) async fn shape(&self) -> String {
+        self.text(match self.is_sqlite() {
+            true => "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY name)",
+            false => {
+                "SELECT string_agg(line, ';' ORDER BY line) FROM ( \
+                 SELECT concat_ws(' ', table_name, column_name, data_type, is_nullable, column_default) AS line \
+                 FROM information_schema.columns WHERE table_schema = 'public' \
+                 UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' \
+                 UNION ALL SELECT conrelid::regclass || pg_get_constraintdef(oid) FROM pg_constraint \
+                 WHERE connamespace = 'public'::regnamespace) lines"
+            }
+        })
+        .await
+    }
 }
 
-/// Runs a test on a fresh database of each kind.
-pub(crate) fn on_each_database<F: Future<Output = ()>>(test: impl Fn(Fresh) -> F) {
+fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime")
-        .block_on(async { test(Fresh::sqlite().await).await });
+        .block_on(test);
+}
+
+/// Runs a test on a fresh database of each kind.
+pub(crate) fn on_each_database<F: Future<Output = ()>>(test: impl Fn(Fresh) -> F) {
+    on_sqlite(&test);
+    on_postgres(&test);
+}
+
+/// Runs a test of what only a file can do.
+pub(crate) fn on_sqlite<F: Future<Output = ()>>(test: impl Fn(Fresh) -> F) {
+    block_on(async { test(Fresh::sqlite().await).await });
+}
+
+/// Runs a test of what only Postgres can do.
+pub(crate) fn on_postgres<F: Future<Output = ()>>(test: impl Fn(Fresh) -> F) {
+    let cluster = Cluster::shared();
+    block_on(async { test(Fresh::postgres(cluster).await).await });
+}
+
+/// Runs a test that stops, holds or breaks a Postgres, on a cluster of its own.
+pub(crate) fn on_own_cluster<F: Future<Output = ()>>(test: impl Fn(Fresh, Arc<Cluster>) -> F) {
+    let cluster = Arc::new(Cluster::start(Durability::None));
+    block_on(async { test(Fresh::postgres(&cluster).await, Arc::clone(&cluster)).await });
+}
+
+/// Waits until something holds, and fails when it does not within half a minute.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < until, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn term(value: Value) -> Term {

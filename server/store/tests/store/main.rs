@@ -1,9 +1,11 @@
 //! The store, driven by its public face. Each test runs in a closure that takes a fresh database, so that it can run on
 //! more than one kind.
 
+mod away;
 mod catalogue;
 mod configurations;
 mod faults;
 mod fixtures;
 mod migrations;
 mod processes;
+mod servers;

@@ -157,12 +157,10 @@ fn a_rebuilt_table_keeps_rows_indexes_and_what_refers_to_it() {
             .expect("created");
         let id = made.id.to_string();
         fresh
-            .raw()
-            .execute(
-                "INSERT INTO file_notes (id, file_id) VALUES (?1, ?1)",
-                [&id],
-            )
-            .expect("a note");
+            .run(&format!(
+                "INSERT INTO file_notes (id, file_id) VALUES ('{id}', '{id}')"
+            ))
+            .await;
 
         let alter = migration(
             "0002_days_are_a_number",
@@ -187,10 +185,7 @@ fn a_rebuilt_table_keeps_rows_indexes_and_what_refers_to_it() {
             .expect("read")
             .expect("there");
         assert_eq!(read.values, map(json!({"path": "x", "days": 12})));
-        let notes: i64 = fresh
-            .raw()
-            .query_row("SELECT count(*) FROM file_notes", [], |row| row.get(0))
-            .expect("a count");
+        let notes = fresh.number("SELECT count(*) FROM file_notes").await;
         assert_eq!(notes, 1, "what refers to the table stays");
         let again = draft(owner.id, "b", json!({"path": "x", "days": 1}));
         assert_eq!(
@@ -205,12 +200,7 @@ fn a_rebuilt_table_keeps_rows_indexes_and_what_refers_to_it() {
             .await
             .expect("deleted");
         for rows in [TABLE, "file_notes"] {
-            let rows: i64 = fresh
-                .raw()
-                .query_row(&format!("SELECT count(*) FROM {rows}"), [], |row| {
-                    row.get(0)
-                })
-                .expect("a count");
+            let rows = fresh.number(&format!("SELECT count(*) FROM {rows}")).await;
             assert_eq!(rows, 0, "foreign keys cascade again");
         }
     });
@@ -233,13 +223,7 @@ fn a_step_that_fails_half_way_leaves_everything_as_it_was() {
                 .await
                 .expect("created");
         }
-        let shape = || -> String {
-            fresh
-                .raw()
-                .query_row("SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY name)", [], |row| row.get(0))
-                .expect("the schema")
-        };
-        let before = shape();
+        let before = fresh.shape().await;
         let add = Operation::AddColumn {
             table: table(),
             column: column("extra", ColumnType::Text),
@@ -274,7 +258,7 @@ fn a_step_that_fails_half_way_leaves_everything_as_it_was() {
             };
             assert_eq!(id.as_str(), "0002_more");
             assert!(!reason.contains("INSERT") && !reason.is_empty(), "{reason}");
-            assert_eq!(shape(), before);
+            assert_eq!(fresh.shape().await, before);
             assert_eq!(store.history(&next.name).await.expect("a history").len(), 1);
         }
         // Not even the enforcement of references was left off.
@@ -388,11 +372,8 @@ fn rows_of_a_plugin_that_is_gone_or_broken_are_still_read() {
             .await
             .expect("created");
         fresh
-            .raw()
-            .execute_batch(
-                "PRAGMA foreign_keys = OFF; DROP TABLE broken_data_output_configurations",
-            )
-            .expect("dropped");
+            .run("DROP TABLE broken_data_output_configurations")
+            .await;
         // A new store knows no plugin but by what is applied.
         store.close().await;
         let store = fresh.open_beside().await;

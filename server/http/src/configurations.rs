@@ -57,9 +57,7 @@ pub(crate) struct ConfigurationBody {
             ("Location" = String, description = "Its path"),
             ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
-        (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn create(
@@ -87,11 +85,7 @@ pub(crate) async fn create(
         ("q" = Option<String>, Query, description = "Only those whose name contains this"),
         crate::openapi::Paging,
     ),
-    responses(
-        (status = 200, description = "The page", body = wire::ConfigurationPage),
-        (status = 404, response = crate::openapi::NotFound),
-        (status = 422, response = crate::openapi::Unprocessable),
-    ),
+    responses((status = 200, description = "The page", body = wire::ConfigurationPage)),
 )]
 pub(crate) async fn list_of_plugin(
     State(app): State<App>,
@@ -117,10 +111,7 @@ pub(crate) async fn list_of_plugin(
         ("q" = Option<String>, Query, description = "Only those whose name contains this"),
         crate::openapi::Paging,
     ),
-    responses(
-        (status = 200, description = "The page", body = wire::ConfigurationPage),
-        (status = 422, response = crate::openapi::Unprocessable),
-    ),
+    responses((status = 200, description = "The page", body = wire::ConfigurationPage)),
 )]
 pub(crate) async fn list(
     State(app): State<App>,
@@ -164,8 +155,6 @@ fn of_the_cursor(error: RequestError, cursor: Option<String>) -> ApiError {
         (status = 200, description = "The configuration", body = ConfigurationView, headers(
             ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
-        (status = 404, response = crate::openapi::NotFound),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn get(
@@ -191,10 +180,8 @@ pub(crate) async fn get(
         (status = 200, description = "What was stored", body = ConfigurationView, headers(
             ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
-        (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
         (status = 412, response = crate::openapi::Stale),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn replace(
@@ -223,10 +210,8 @@ pub(crate) async fn replace(
         (status = 200, description = "What was stored", body = ConfigurationView, headers(
             ("ETag" = String, description = "Its revision, and the hash of the answer"),
         )),
-        (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
         (status = 412, response = crate::openapi::Stale),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn patch(
@@ -260,9 +245,7 @@ fn written(status: StatusCode, view: &ConfigurationView) -> Result<Response, Api
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, response = crate::openapi::NotFound),
         (status = 412, response = crate::openapi::Stale),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn delete(
@@ -281,11 +264,7 @@ pub(crate) async fn delete(
     get, path = "/api/v2/configurations/{id}/history", tag = "configurations",
     operation_id = "get_configuration_history",
     params(("id" = Uuid, Path, description = "The configuration's id")),
-    responses(
-        (status = 200, description = "The revisions", body = wire::History),
-        (status = 404, response = crate::openapi::NotFound),
-        (status = 422, response = crate::openapi::Unprocessable),
-    ),
+    responses((status = 200, description = "The revisions", body = wire::History)),
 )]
 pub(crate) async fn history(
     State(app): State<App>,

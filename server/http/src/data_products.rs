@@ -14,7 +14,7 @@ use crate::App;
 use crate::body::{JsonBody, answer, cacheable, created};
 use crate::error::ApiError;
 use crate::input::{PathIds, QueryReader, bad_cursor};
-use crate::openapi::{Conflict, NotFound, Paging, Unprocessable};
+use crate::openapi::{Conflict, Paging};
 
 /// A data product to be stored.
 #[derive(ToSchema)]
@@ -43,10 +43,7 @@ pub(crate) struct DataProductPage {
 #[utoipa::path(
     get, path = "/api/v2/data_products", tag = "data products", operation_id = "get_data_products",
     params(Paging),
-    responses(
-        (status = 200, description = "The page", body = DataProductPage),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The page", body = DataProductPage)),
 )]
 pub(crate) async fn list(
     State(app): State<App>,
@@ -76,7 +73,6 @@ pub(crate) async fn list(
     responses(
         (status = 201, description = "What was stored", body = DataProduct),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create(
@@ -94,11 +90,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/api/v2/data_products/{id}", tag = "data products", operation_id = "get_data_product",
     params(("id" = Uuid, Path, description = "The data product's id")),
-    responses(
-        (status = 200, description = "The data product", body = DataProduct),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The data product", body = DataProduct)),
 )]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -117,9 +109,7 @@ pub(crate) async fn get(
     request_body = DataProductBody,
     responses(
         (status = 200, description = "What was stored", body = DataProduct),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn replace(
@@ -140,9 +130,7 @@ pub(crate) async fn replace(
     params(("id" = Uuid, Path, description = "The data product's id")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn delete(

@@ -20,7 +20,7 @@ use crate::catalogue_views::{
 };
 use crate::error::ApiError;
 use crate::input::PathIds;
-use crate::openapi::{Conflict, NotFound, Unprocessable};
+use crate::openapi::Conflict;
 
 /// Where environments are.
 const ENVIRONMENTS: &str = "/api/v2/configuration/environments";
@@ -77,7 +77,6 @@ pub(crate) async fn list(State(app): State<App>, request: HeaderMap) -> Result<R
     responses(
         (status = 201, description = "What was stored", body = EnvironmentView),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create(
@@ -96,11 +95,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/api/v2/configuration/environments/{id}", tag = "catalogue", operation_id = "get_environment",
     params(("id" = Uuid, Path, description = "The environment's id")),
-    responses(
-        (status = 200, description = "The environment", body = EnvironmentView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The environment", body = EnvironmentView)),
 )]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -121,9 +116,7 @@ pub(crate) async fn get(
     request_body = EnvironmentBody,
     responses(
         (status = 200, description = "What was stored", body = EnvironmentView),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn replace(
@@ -142,11 +135,7 @@ pub(crate) async fn replace(
 #[utoipa::path(
     delete, path = "/api/v2/configuration/environments/{id}", tag = "catalogue", operation_id = "delete_environment",
     params(("id" = Uuid, Path, description = "The environment's id")),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 204, description = "It is gone")),
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
@@ -176,11 +165,7 @@ fn read_environment(body: Value) -> Result<EnvironmentDraft, ApiError> {
     get, path = "/api/v2/configuration/environments/{id}/configs", tag = "catalogue",
     operation_id = "get_environment_configs",
     params(("id" = Uuid, Path, description = "The environment's id")),
-    responses(
-        (status = 200, description = "One for each service", body = EnvironmentConfigs),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "One for each service", body = EnvironmentConfigs)),
 )]
 pub(crate) async fn list_configs(
     State(app): State<App>,
@@ -206,9 +191,7 @@ pub(crate) async fn list_configs(
     request_body = EnvironmentConfigurationBody,
     responses(
         (status = 201, description = "What was stored", body = EnvironmentConfigurationView),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create_config(
@@ -240,11 +223,7 @@ pub(crate) async fn create_config(
     get, path = "/api/v2/configuration/environments/configs/{id}", tag = "catalogue",
     operation_id = "get_environment_config_by_id",
     params(("id" = Uuid, Path, description = "The configuration's id")),
-    responses(
-        (status = 200, description = "What it is", body = EnvironmentConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "What it is", body = EnvironmentConfigurationView)),
 )]
 pub(crate) async fn get_config(
     State(app): State<App>,
@@ -260,11 +239,7 @@ pub(crate) async fn get_config(
     operation_id = "replace_environment_config",
     params(("id" = Uuid, Path, description = "The configuration's id")),
     request_body = EnvironmentConfigBody,
-    responses(
-        (status = 200, description = "What was stored", body = EnvironmentConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "What was stored", body = EnvironmentConfigurationView)),
 )]
 pub(crate) async fn replace_config(
     State(app): State<App>,
@@ -292,11 +267,7 @@ pub(crate) async fn replace_config(
     delete, path = "/api/v2/configuration/environments/configs/{id}", tag = "catalogue",
     operation_id = "delete_environment_config",
     params(("id" = Uuid, Path, description = "The configuration's id")),
-    responses(
-        (status = 204, description = "It is gone"),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 204, description = "It is gone")),
 )]
 pub(crate) async fn delete_config(
     State(app): State<App>,
@@ -331,11 +302,7 @@ fn view(
         ("platform_id" = Uuid, Path, description = "The platform's id"),
         ("service_id" = Uuid, Path, description = "The service's id"),
     ),
-    responses(
-        (status = 200, description = "One for each environment", body = EnvironmentConfigs),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "One for each environment", body = EnvironmentConfigs)),
 )]
 pub(crate) async fn list_of_service(
     State(app): State<App>,
@@ -361,11 +328,7 @@ pub(crate) async fn list_of_service(
         ("id" = Uuid, Path, description = "The environment's id"),
         ("platform_id" = Uuid, Path, description = "The platform's id"),
     ),
-    responses(
-        (status = 200, description = "What it is", body = EnvironmentConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "What it is", body = EnvironmentConfigurationView)),
 )]
 pub(crate) async fn of_platform(
     State(app): State<App>,
@@ -389,11 +352,7 @@ pub(crate) async fn of_platform(
         ("platform_id" = Uuid, Path, description = "The platform's id"),
         ("service_id" = Uuid, Path, description = "The service's id"),
     ),
-    responses(
-        (status = 200, description = "What it is", body = EnvironmentConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "What it is", body = EnvironmentConfigurationView)),
 )]
 pub(crate) async fn of_service(
     State(app): State<App>,

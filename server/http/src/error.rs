@@ -289,19 +289,19 @@ pub(crate) fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Respon
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
 
     use super::*;
 
+    async fn bytes(response: Response) -> Bytes {
+        let body = response.into_body().collect().await;
+        body.expect("a body").to_bytes()
+    }
+
     async fn body(response: Response) -> Value {
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
-        serde_json::from_slice(&bytes).expect("json")
+        serde_json::from_slice(&bytes(response).await).expect("json")
     }
 
     #[tokio::test]
@@ -385,13 +385,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_error_passes_untouched() {
         let response = enveloped("fine".into_response(), &HeaderValue::from_static("i"));
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
-        assert_eq!(&bytes[..], b"fine");
+        assert_eq!(bytes(response).await, "fine");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The document is made from the handlers, so it knows every route, and knows nothing of the plugins installed.
 
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{OpenApi as Document, Ref, RefOr};
 use utoipa::{IntoParams, OpenApi, ToResponse};
@@ -136,8 +137,19 @@ pub fn document() -> Document {
     document
 }
 
-/// The answers that every operation may give.
+/// The answers that every operation may give, and those that follow from what it takes: a path that names something that
+/// does not exist, an id that is none, a query or a body that is wrong.
 fn add_common(operation: &mut Operation, is_open: bool, is_write: bool) {
+    let parameters = || {
+        let all = operation.parameters.iter().flatten();
+        all.filter_map(|parameter| match parameter {
+            RefOr::T(parameter) => Some(parameter),
+            RefOr::Ref(_) => None,
+        })
+    };
+    let names_something = parameters().any(|it| it.parameter_in == ParameterIn::Path);
+    let is_checked = operation.request_body.is_some()
+        || parameters().any(|it| it.parameter_in == ParameterIn::Query || is_id(it));
     let mut add = |status: &str, name: &str| {
         operation
             .responses
@@ -149,9 +161,15 @@ fn add_common(operation: &mut Operation, is_open: bool, is_write: bool) {
         add("401", "Unauthenticated");
         add("403", "Forbidden");
     }
+    if names_something {
+        add("404", "NotFound");
+    }
     if is_write {
         add("413", "TooLarge");
         add("415", "NotJson");
+    }
+    if is_checked {
+        add("422", "Unprocessable");
     }
     add("500", "Internal");
     add("503", "Unavailable");
@@ -159,6 +177,13 @@ fn add_common(operation: &mut Operation, is_open: bool, is_write: bool) {
     if is_open {
         operation.security = Some(vec![utoipa::openapi::SecurityRequirement::default()]);
     }
+}
+
+/// Whether a parameter is an id in the path.
+fn is_id(parameter: &Parameter) -> bool {
+    let uuid = SchemaFormat::KnownFormat(KnownFormat::Uuid);
+    parameter.parameter_in == ParameterIn::Path
+        && matches!(&parameter.schema, Some(RefOr::T(Schema::Object(object))) if object.format == Some(uuid))
 }
 
 #[cfg(test)]
@@ -261,6 +286,14 @@ mod tests {
             assert_eq!(
                 operation["tags"].as_array().map(Vec::len),
                 Some(1),
+                "{name}"
+            );
+            assert!(
+                responses.contains_key("404") || !name.contains('{'),
+                "{name}"
+            );
+            assert!(
+                responses.contains_key("422") || operation.get("requestBody").is_none(),
                 "{name}"
             );
             let in_path = name.matches('{').count();

@@ -21,7 +21,7 @@ use crate::catalogue_views::{
 };
 use crate::error::ApiError;
 use crate::input::PathIds;
-use crate::openapi::{Conflict, NotFound, Unprocessable};
+use crate::openapi::{Conflict, NotFound};
 
 /// Where platforms are.
 const PLATFORMS: &str = "/api/v2/configuration/platforms";
@@ -82,7 +82,6 @@ pub(crate) async fn list(State(app): State<App>, request: HeaderMap) -> Result<R
     responses(
         (status = 201, description = "What was stored", body = PlatformView),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create(
@@ -100,11 +99,7 @@ pub(crate) async fn create(
 #[utoipa::path(
     get, path = "/api/v2/configuration/platforms/{id}", tag = "catalogue", operation_id = "get_platform",
     params(("id" = Uuid, Path, description = "The platform's id")),
-    responses(
-        (status = 200, description = "The platform", body = PlatformView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The platform", body = PlatformView)),
 )]
 pub(crate) async fn get(
     State(app): State<App>,
@@ -122,9 +117,7 @@ pub(crate) async fn get(
     request_body = PlatformBody,
     responses(
         (status = 200, description = "What was stored", body = PlatformView),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn replace(
@@ -145,9 +138,7 @@ pub(crate) async fn replace(
     params(("id" = Uuid, Path, description = "The platform's id")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn delete(
@@ -170,11 +161,7 @@ fn read_platform(body: Value) -> Result<String, ApiError> {
     get, path = "/api/v2/configuration/platforms/{id}/services", tag = "catalogue",
     operation_id = "get_platform_services",
     params(("id" = Uuid, Path, description = "The platform's id")),
-    responses(
-        (status = 200, description = "The services", body = PlatformServices),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The services", body = PlatformServices)),
 )]
 pub(crate) async fn list_services(
     State(app): State<App>,
@@ -197,9 +184,7 @@ pub(crate) async fn list_services(
     request_body = ServiceBody,
     responses(
         (status = 201, description = "What was stored", body = ServiceView),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create_service(
@@ -227,11 +212,7 @@ pub(crate) async fn create_service(
         ("id" = Uuid, Path, description = "The platform's id"),
         ("service_id" = Uuid, Path, description = "The service's id"),
     ),
-    responses(
-        (status = 200, description = "The options", body = ServiceConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The options", body = ServiceConfigurationView)),
 )]
 pub(crate) async fn get_service(
     State(app): State<App>,
@@ -254,9 +235,7 @@ pub(crate) async fn get_service(
     request_body = ServiceBody,
     responses(
         (status = 200, description = "What was stored", body = ServiceView),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn replace_service(
@@ -285,9 +264,7 @@ pub(crate) async fn replace_service(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn delete_service(
@@ -336,7 +313,6 @@ pub(crate) async fn list_configs(
         (status = 201, description = "What was stored", body = ServiceConfigurationView),
         (status = 404, response = NotFound),
         (status = 409, response = Conflict),
-        (status = 422, response = Unprocessable),
     ),
 )]
 pub(crate) async fn create_config(
@@ -361,11 +337,7 @@ pub(crate) async fn create_config(
     get, path = "/api/v2/configuration/platforms/configs/{id}", tag = "catalogue",
     operation_id = "get_platform_service_config_by_id",
     params(("id" = Uuid, Path, description = "The id of the options")),
-    responses(
-        (status = 200, description = "The options", body = ServiceConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "The options", body = ServiceConfigurationView)),
 )]
 pub(crate) async fn get_config(
     State(app): State<App>,
@@ -381,11 +353,7 @@ pub(crate) async fn get_config(
     operation_id = "replace_platform_service_config",
     params(("id" = Uuid, Path, description = "The id of the options")),
     request_body = OptionsBody,
-    responses(
-        (status = 200, description = "What was stored", body = ServiceConfigurationView),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 200, description = "What was stored", body = ServiceConfigurationView)),
 )]
 pub(crate) async fn replace_config(
     State(app): State<App>,
@@ -411,11 +379,7 @@ pub(crate) async fn replace_config(
     delete, path = "/api/v2/configuration/platforms/configs/{id}", tag = "catalogue",
     operation_id = "delete_platform_service_config",
     params(("id" = Uuid, Path, description = "The id of the options")),
-    responses(
-        (status = 204, description = "They are gone"),
-        (status = 404, response = NotFound),
-        (status = 422, response = Unprocessable),
-    ),
+    responses((status = 204, description = "They are gone")),
 )]
 pub(crate) async fn delete_config(
     State(app): State<App>,

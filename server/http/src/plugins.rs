@@ -68,10 +68,7 @@ pub(crate) async fn tiles(
 #[utoipa::path(
     get, path = "/api/v2/plugins/{plugin}/form", tag = "plugins", operation_id = "get_plugin_form",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases, case-sensitive")),
-    responses(
-        (status = 200, description = "The form", body = PluginMeta),
-        (status = 404, response = crate::openapi::NotFound),
-    ),
+    responses((status = 200, description = "The form", body = PluginMeta)),
 )]
 pub(crate) async fn form(
     State(app): State<App>,
@@ -96,8 +93,6 @@ pub(crate) async fn form(
     responses(
         (status = 200, description = "The link", body = wire::PluginUrl),
         (status = 400, response = crate::openapi::BadRequest),
-        (status = 404, response = crate::openapi::NotFound),
-        (status = 422, response = crate::openapi::Unprocessable),
         (status = 501, response = crate::openapi::NotImplemented),
     ),
 )]
@@ -121,7 +116,6 @@ pub(crate) async fn url(
     responses(
         (status = 200, description = "The access path", body = wire::AccessPath),
         (status = 404, response = crate::openapi::NotFound),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn render(
@@ -138,10 +132,7 @@ pub(crate) async fn render(
 #[utoipa::path(
     get, path = "/api/v2/plugins/{plugin}", tag = "plugins", operation_id = "get_plugin",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases")),
-    responses(
-        (status = 200, description = "The plugin", body = wire::PluginDetails),
-        (status = 404, response = crate::openapi::NotFound),
-    ),
+    responses((status = 200, description = "The plugin", body = wire::PluginDetails)),
 )]
 pub(crate) async fn details(
     State(app): State<App>,
@@ -179,10 +170,7 @@ pub(crate) async fn migrations(
 #[utoipa::path(
     get, path = "/api/v2/plugins/{plugin}/schema", tag = "plugins", operation_id = "get_plugin_schema",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases")),
-    responses(
-        (status = 200, description = "The schema", body = Object),
-        (status = 404, response = crate::openapi::NotFound),
-    ),
+    responses((status = 200, description = "The schema", body = Object)),
 )]
 pub(crate) async fn schema(
     State(app): State<App>,
@@ -196,10 +184,7 @@ pub(crate) async fn schema(
 #[utoipa::path(
     get, path = "/api/v2/plugins/{plugin}/icon", tag = "plugins", operation_id = "get_plugin_icon",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases")),
-    responses(
-        (status = 200, description = "The icon", body = String, content_type = "image/svg+xml"),
-        (status = 404, response = crate::openapi::NotFound),
-    ),
+    responses((status = 200, description = "The icon", body = String, content_type = "image/svg+xml")),
 )]
 pub(crate) async fn icon(
     State(app): State<App>,
@@ -224,9 +209,7 @@ pub(crate) async fn icon(
     request_body(content = Object, description = "As for creating one; only `configuration` has to be there"),
     responses(
         (status = 200, description = "What was found", body = wire::DryRun),
-        (status = 404, response = crate::openapi::NotFound),
         (status = 409, response = crate::openapi::Conflict),
-        (status = 422, response = crate::openapi::Unprocessable),
     ),
 )]
 pub(crate) async fn validate(

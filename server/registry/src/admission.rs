@@ -4,7 +4,6 @@
 //! `default` only. All mistakes of one step come at once. A dry run goes the same way and stores nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use patchbay_lua::{FieldError, HookCall, HookContext, NormalizeError};
 use patchbay_plugin::Map;
@@ -338,10 +337,7 @@ impl Registry {
         }
         let reader = Arc::new(Reader::new(self.store(), active.table.as_ref()));
         if hooks.normalize {
-            self.inner
-                .counters
-                .hook_calls
-                .fetch_add(1, Ordering::Relaxed);
+            self.count_hook_calls(1);
             let call = HookCall {
                 values: values.clone(),
                 context: context.clone(),
@@ -368,10 +364,7 @@ impl Registry {
             })?;
         }
         if hooks.validate && context.technical_mapping == TechnicalMapping::Default {
-            self.inner
-                .counters
-                .hook_calls
-                .fetch_add(1, Ordering::Relaxed);
+            self.count_hook_calls(1);
             let call = HookCall {
                 values: values.clone(),
                 context,

@@ -241,6 +241,11 @@ impl Registry {
         &self.inner.store
     }
 
+    fn count_hook_calls(&self, calls: usize) {
+        let counter = &self.inner.counters.hook_calls;
+        counter.fetch_add(calls as u64, Ordering::Relaxed);
+    }
+
     async fn rebuild(&self, touched: &Touched) -> ReloadSummary {
         self.rebuild_with(touched, Missing::Forget).await.0
     }

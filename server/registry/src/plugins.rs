@@ -114,10 +114,7 @@ impl Registry {
             context,
             reader: Arc::new(reader),
         };
-        self.inner
-            .counters
-            .hook_calls
-            .fetch_add(1, Ordering::Relaxed);
+        self.count_hook_calls(1);
         match entry.active.plugin.url(call).await {
             Ok(url) => Ok(PluginUrl { url }),
             Err(UrlError::NotFound(message)) => Err(RequestError::NotFound(message)),
@@ -270,10 +267,7 @@ impl Registry {
             .compute(&active.plugin, self.store(), table, again)
             .await;
         if computed {
-            self.inner
-                .counters
-                .hook_calls
-                .fetch_add(1, Ordering::Relaxed);
+            self.count_hook_calls(1);
             if form.reads_rows {
                 self.note_row_readers(&self.current());
             }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use patchbay_lua::{CatalogueReader, HookContext, RenderCall};
 use patchbay_plugin::Map;
@@ -302,10 +301,7 @@ impl Registry {
         if calls.is_empty() || !active.definition().hooks.render {
             return calls.into_iter().map(|call| Ok(call.filled)).collect();
         }
-        self.inner
-            .counters
-            .hook_calls
-            .fetch_add(calls.len() as u64, Ordering::Relaxed);
+        self.count_hook_calls(calls.len());
         let results = active.plugin.render(calls).await;
         results
             .into_iter()

@@ -63,7 +63,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 use bytes::Bytes;
 use patchbay_registry::{Registry, Stamp};
 use patchbay_store::Store;
@@ -180,18 +181,22 @@ impl App {
     }
 
     /// The answer of a key: the kept one, else what `compute` gives, which is kept.
-    async fn keep(
+    async fn answer_kept(
         &self,
         key: &Key<'_>,
+        request: &HeaderMap,
         compute: impl AsyncFnOnce() -> Result<Bytes, ApiError>,
-    ) -> Result<Arc<Entry<Stamp>>, ApiError> {
+    ) -> Result<Response, ApiError> {
         // The stamp is taken first: a change while the answer is computed must not find it valid afterwards.
         let stamp = self.registry().stamp();
-        if let Some(entry) = self.inner.kept.find(key, stamp) {
-            return Ok(entry);
-        }
-        self.metrics().miss();
-        self.inner.kept.answer(key, stamp, compute).await
+        let entry = match self.inner.kept.find(key, stamp) {
+            Some(entry) => entry,
+            None => {
+                self.metrics().miss();
+                self.inner.kept.answer(key, stamp, compute).await?
+            }
+        };
+        entry.response(request).await
     }
 
     fn metrics(&self) -> &Metrics {

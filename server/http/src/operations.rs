@@ -89,8 +89,6 @@ pub(crate) async fn openapi(
 ) -> Result<Response, ApiError> {
     // The document is the same for ever; kept like the others it is computed once for each stamp, which is as rare.
     let compute = async || encode(&openapi::document());
-    app.keep(&Key::of(Kind::OpenApi), compute)
-        .await?
-        .response(&request)
+    app.answer_kept(&Key::of(Kind::OpenApi), &request, compute)
         .await
 }

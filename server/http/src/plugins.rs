@@ -42,9 +42,7 @@ pub(crate) struct RenderBody {
 )]
 pub(crate) async fn list(State(app): State<App>, request: HeaderMap) -> Result<Response, ApiError> {
     let compute = async || encode(&app.registry().list().await);
-    app.keep(&Key::of(Kind::List), compute)
-        .await?
-        .response(&request)
+    app.answer_kept(&Key::of(Kind::List), &request, compute)
         .await
 }
 
@@ -58,9 +56,7 @@ pub(crate) async fn tiles(
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
     let compute = async || encode(&app.registry().platform_tiles().await);
-    app.keep(&Key::of(Kind::Tiles), compute)
-        .await?
-        .response(&request)
+    app.answer_kept(&Key::of(Kind::Tiles), &request, compute)
         .await
 }
 
@@ -76,9 +72,7 @@ pub(crate) async fn form(
     request: HeaderMap,
 ) -> Result<Response, ApiError> {
     let compute = async || encode(&app.registry().form(&plugin).await?);
-    app.keep(&Key::form(plugin.as_str()), compute)
-        .await?
-        .response(&request)
+    app.answer_kept(&Key::form(plugin.as_str()), &request, compute)
         .await
 }
 

@@ -34,6 +34,8 @@ const TURN: usize = 32;
 
 /// How many answers are sent together while more calls wait: waking whoever asked costs as much as a small hook.
 const BATCH: usize = 4;
+/// How long a VM is kept that has only loaded its plugin.
+const AFTER_LOAD: Duration = Duration::from_millis(2);
 /// How long an owner looks out for the next call before it sleeps.
 const LINGER: Duration = Duration::from_micros(40);
 /// How soon a call must follow the one before for the owner to look out for the next.
@@ -283,15 +285,19 @@ impl Owner {
     }
 
     /// Drops the VM once it has been idle long enough, or at once when too many are kept. One that has only loaded its
-    /// plugin goes at once too: many are loaded at the start, and few of them are called soon.
+    /// plugin goes soon: many are loaded at the start, and where one is called then, it is called right away.
     fn rest(&mut self, context: &mut Context<'_>) {
         loop {
             if self.vm.is_none() {
                 self.idle = None;
                 return;
             }
-            let left = self.shared.limits.idle.saturating_sub(self.used.elapsed());
-            if left.is_zero() || self.only_loaded || self.local.has_too_many_vms() {
+            let idle = match self.only_loaded {
+                true => AFTER_LOAD.min(self.shared.limits.idle),
+                false => self.shared.limits.idle,
+            };
+            let left = idle.saturating_sub(self.used.elapsed());
+            if left.is_zero() || self.local.has_too_many_vms() {
                 self.drop_vm();
                 continue;
             }

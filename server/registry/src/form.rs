@@ -42,7 +42,8 @@ pub(crate) struct KeptForm {
 }
 
 impl KeptForm {
-    fn is_current(&self, catalogue: u64, rows: u64) -> bool {
+    /// Whether nothing that it was computed from has changed.
+    pub(crate) fn is_current(&self, catalogue: u64, rows: u64) -> bool {
         (!self.reads_catalogue || self.catalogue == catalogue)
             && (!self.reads_rows || self.rows == rows)
     }
@@ -52,12 +53,17 @@ impl KeptForm {
         self.passing
     }
 
-    /// The same answer, to be computed again when it is next asked for.
-    pub(crate) fn outdated(self) -> KeptForm {
+    /// The same answer, now that the plugin's table is another: what was computed without it, or failed for want of it, is
+    /// to be computed again when it is next asked for.
+    pub(crate) fn on_another_table(&self) -> KeptForm {
         KeptForm {
-            catalogue: u64::MAX,
-            reads_catalogue: self.reads_catalogue || self.reads_rows,
-            ..self
+            catalogue: self.catalogue,
+            rows: u64::MAX,
+            good: self.good.clone(),
+            failure: self.failure.clone(),
+            reads_rows: self.reads_rows,
+            reads_catalogue: self.reads_catalogue,
+            passing: self.passing,
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) struct Activation<'a> {
 pub(super) struct Prepared {
     loaded: Loaded,
     plan: Plan,
-    form: KeptForm,
+    form: Arc<KeptForm>,
 }
 
 impl Prepared {
@@ -104,7 +104,13 @@ impl Activation<'_> {
         let table = serving
             .and_then(|active| active.table.as_ref())
             .filter(|_| plan.pending.is_empty());
-        let form = compute(&loaded.plugin, self.store, table, None).await;
+        let form = match loaded.form.as_ref().filter(|form| {
+            let rows = self.store.row_counter(definition.name.as_str());
+            table.is_none() && form.is_current(self.store.catalogue_version(), rows)
+        }) {
+            Some(form) => form.clone(),
+            None => Arc::new(compute(&loaded.plugin, self.store, table, None).await),
+        };
         let good_before = serving
             .and_then(|active| active.form.peek())
             .is_some_and(|form| form.good.is_some());
@@ -141,7 +147,7 @@ impl Activation<'_> {
         done.map_err(|error| store_failure(&error, definition))?;
         let form = match plan.pending.is_empty() {
             true => form,
-            false => form.outdated(),
+            false => Arc::new(form.on_another_table()),
         };
         Ok(ActivePlugin {
             fingerprint: loaded.fingerprint,
@@ -149,7 +155,7 @@ impl Activation<'_> {
                 .table
                 .is_some()
                 .then(|| self.store.table(definition, &plan)),
-            form: FormKeeper::holding(Arc::new(form)),
+            form: FormKeeper::holding(form),
             hook_error: Default::default(),
             icon: loaded.icon,
             plugin: loaded.plugin,

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use patchbay_lua::{Sandbox, SettingsLookup};
+use patchbay_lua::{LoadError, Sandbox, SettingsLookup};
 use patchbay_plugin::migration::plan;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 
 use crate::RequestError;
-use crate::discovery::{Place, ReadError, Scan, scan};
+use crate::discovery::{Bundle, Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
 use crate::error::plugin_not_found;
-use crate::form::last_error;
+use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::{LastError, ReloadSummary};
@@ -272,10 +272,10 @@ impl Builder {
                 Ok(bundle) => to_load.push((key, bundle)),
             }
         }
-        let (sandbox, lookup) = (&self.sandbox, &self.lookup);
+        let this = &*self;
         let results: Vec<_> = futures_util::stream::iter(to_load)
             .map(|(key, bundle)| async move {
-                let result = sandbox.load(bundle.source.clone(), lookup.clone()).await;
+                let result = this.load(&key, &bundle).await;
                 (key, bundle, result)
             })
             .buffer_unordered(LOADS_AT_ONCE)
@@ -287,14 +287,9 @@ impl Builder {
             };
             slot.since = number;
             match result {
-                Ok(plugin) => {
-                    let fingerprint = fingerprint(&bundle, &plugin);
+                Ok(loaded) => {
                     slot.load_failure = None;
-                    slot.loaded = Some(Loaded {
-                        plugin,
-                        fingerprint,
-                        icon: None,
-                    });
+                    slot.loaded = Some(loaded);
                     slot.bundle = Some(bundle);
                     slot.refresh_icon();
                 }
@@ -309,6 +304,31 @@ impl Builder {
                 }
             }
         }
+    }
+
+    /// Loads what was read. Where nothing serves from that place yet, the form is computed right away: that needs the VM
+    /// which the load has built, and when many plugins are loaded it would be gone by the time they are all checked.
+    async fn load(&self, key: &Key, bundle: &Bundle) -> Result<Loaded, LoadError> {
+        let source = bundle.source.clone();
+        let plugin = self.sandbox.load(source, self.lookup.clone()).await?;
+        let slot = self.slots.get(key).filter(|slot| {
+            let plugin = Selectable {
+                definition: plugin.definition(),
+                location: &slot.place.location(),
+                example: slot.place.example,
+            };
+            slot.active.is_none() && self.settings.selection.enables(plugin)
+        });
+        let form = match slot {
+            Some(_) => Some(Arc::new(compute(&plugin, &self.store, None, None).await)),
+            None => None,
+        };
+        Ok(Loaded {
+            fingerprint: fingerprint(bundle, &plugin),
+            plugin,
+            icon: None,
+            form,
+        })
     }
 
     /// Drops the places that a scan no longer finds; while a burst of changes may still be under way, one that serves is

@@ -10,6 +10,7 @@ use patchbay_plugin::platform::PluginState;
 use sha2::{Digest, Sha256};
 
 use crate::discovery::{Bundle, Origin, Place, Scan};
+use crate::form::KeptForm;
 use crate::generation::{ActivePlugin, Failure, Icon};
 use crate::wire::LastError;
 
@@ -50,6 +51,8 @@ pub(super) struct Loaded {
     pub(super) plugin: lua::Plugin,
     pub(super) fingerprint: [u8; 32],
     pub(super) icon: Option<Icon>,
+    /// Its form, where it was computed right after the load, while its VM was there.
+    pub(super) form: Option<Arc<KeptForm>>,
 }
 
 impl Slot {

@@ -59,7 +59,7 @@ pub fn render(operation: &Operation, tables: &Tables, dialect: Dialect) -> Vec<S
             columns,
             unique,
             ..
-        } => vec![renderer.index(&name(), index, columns, *unique)],
+        } => vec![renderer.index(&name(), index, columns, *unique, shape, None)],
         Operation::DropIndex { name: index, .. } => {
             let mut drop = Index::drop();
             drop.name(index.clone());
@@ -82,7 +82,9 @@ pub fn render(operation: &Operation, tables: &Tables, dialect: Dialect) -> Vec<S
                 let cell = Expr::col(column.clone());
                 query.and_where(match value {
                     Json::Null => cell.is_null(),
-                    value => cell.eq(literal(kind(column), value)),
+                    value => renderer
+                        .comparable(cell, kind(column))
+                        .eq(literal(kind(column), value)),
                 });
             }
             vec![renderer.query(&query)]
@@ -132,16 +134,44 @@ impl Renderer {
         self.schema(&create)
     }
 
-    fn index(&self, table: &str, name: &str, columns: &[String], unique: bool) -> String {
+    /// `shape` is the table; `changed`, when there is one, takes the place of the column of its name.
+    fn index(
+        &self,
+        table: &str,
+        name: &str,
+        columns: &[String],
+        unique: bool,
+        shape: Option<&Shape>,
+        changed: Option<&Column>,
+    ) -> String {
         let mut create = Index::create();
         create.name(name.to_owned()).table(table.to_owned());
         for column in columns {
-            create.col(column.clone());
+            let kind = changed
+                .filter(|changed| changed.name == *column)
+                .or_else(|| shape?.columns.get(column))
+                .map_or(ColumnType::Text, |column| column.kind);
+            match (self.dialect, kind) {
+                (Dialect::Postgres, ColumnType::Json) => {
+                    create.col(self.comparable(Expr::col(column.clone()), kind));
+                }
+                _ => {
+                    create.col(column.clone());
+                }
+            }
         }
         if unique {
             create.unique();
         }
         self.schema(&create)
+    }
+
+    /// A cell as something that can be compared and ordered: Postgres does neither with JSON, only with its text.
+    fn comparable(&self, cell: Expr, kind: ColumnType) -> Expr {
+        match (self.dialect, kind) {
+            (Dialect::Postgres, ColumnType::Json) => cell.cast_as("text"),
+            _ => cell,
+        }
     }
 
     fn column(&self, column: &Column) -> ColumnDef {
@@ -211,7 +241,7 @@ impl Renderer {
             self.schema(Table::rename().table(REBUILT, table.to_owned())),
         ];
         for (name, (columns, unique)) in &shape.indexes {
-            statements.push(self.index(table, name, columns, *unique));
+            statements.push(self.index(table, name, columns, *unique, Some(shape), None));
         }
         statements
     }
@@ -236,6 +266,16 @@ impl Renderer {
                 "ALTER TABLE \"{table}\" ALTER COLUMN \"{}\" DROP DEFAULT",
                 changed.name
             ));
+        }
+        // An index over JSON is one over its text, so it does not follow the column into the other type.
+        let remade: Vec<_> = shape
+            .indexes
+            .iter()
+            .filter(|(_, (columns, _))| columns.contains(&changed.name))
+            .filter(|_| (old.kind == ColumnType::Json) != (changed.kind == ColumnType::Json))
+            .collect();
+        for (name, _) in &remade {
+            statements.push(self.schema(Index::drop().name((*name).clone())));
         }
         if changed.kind != old.kind {
             statements.push(alter(
@@ -263,6 +303,10 @@ impl Renderer {
             (false, true) => statements.push(alter(definition().null())),
             _ => {}
         }
+        for (name, (columns, unique)) in remade {
+            let (shape, changed) = (Some(shape), Some(changed));
+            statements.push(self.index(table, name, columns, *unique, shape, changed));
+        }
         statements
     }
 }
@@ -283,8 +327,9 @@ fn strict(column: &Column) -> Option<Expr> {
 
 /// The cell of a changed column on SQLite. What cannot be converted stays as it is, and the new column refuses it.
 fn sqlite_converted(old: &Column, new: &Column) -> Expr {
-    use ColumnType::{Boolean, Json, Text};
+    use ColumnType::{Boolean, Json, Number, Text};
     let cell = || Expr::col(old.name.clone());
+    let whole = || cell().cast_as("integer");
     let converted = match (old.kind, new.kind) {
         (old, new) if old == new => cell(),
         (Boolean, Text | Json) => Expr::case(cell().eq(1), "true")
@@ -297,6 +342,10 @@ fn sqlite_converted(old: &Column, new: &Column) -> Expr {
                 .finally(cell())
                 .into()
         }
+        // Without the fraction that a whole number does not have, as on Postgres.
+        (Number, Text | Json) => Expr::case(cell().eq(whole()), whole().cast_as("text"))
+            .finally(cell().cast_as("text"))
+            .into(),
         (_, Text | Json) => cell().cast_as("text"),
         _ => cell(),
     };

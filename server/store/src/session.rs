@@ -60,6 +60,8 @@ pub(crate) fn json(value: Json) -> Value {
     Value::Json(Some(Box::new(value)))
 }
 
+const NUL: &str = "a text cannot contain the NUL character";
+
 /// Refuses a text with a NUL, which Postgres cannot hold, in whatever place.
 pub(crate) fn refuse_nul(values: &[Value]) -> Result<(), Fault> {
     let holds = values.iter().any(|value| match value {
@@ -69,10 +71,7 @@ pub(crate) fn refuse_nul(values: &[Value]) -> Result<(), Fault> {
     });
     match holds {
         false => Ok(()),
-        true => {
-            let refusal = "a text cannot contain the NUL character".to_owned();
-            Err(StoreError::Invalid(refusal).into())
-        }
+        true => Err(StoreError::Invalid(NUL.to_owned()).into()),
     }
 }
 
@@ -299,6 +298,9 @@ impl Session {
 
     /// Runs one statement that changes tables. Its text is used once, so nothing of it is kept.
     pub(crate) async fn define(&mut self, sql: &str) -> Result<(), Fault> {
+        if sql.contains('\0') {
+            return Err(Fault::Check(NUL.to_owned()));
+        }
         match self {
             Session::Sqlite(sqlite) => sqlite.define(sql),
             Session::Postgres(postgres) => postgres.define(sql).await,

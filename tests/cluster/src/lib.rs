@@ -16,7 +16,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,6 +110,11 @@ impl Cluster {
             chown(&path, Some(user), Some(group)).expect("a file given away");
         }
         path
+    }
+
+    /// One of the programs of Postgres, such as `pgbench` or `pg_dump`, to be run as the cluster's user.
+    pub fn program(&self, name: &str) -> Command {
+        self.programs.command(name)
     }
 
     fn make(&self) {

@@ -90,11 +90,16 @@ pub(super) fn fault(error: &Error) -> Fault {
     }
 }
 
-/// The columns in "Key (a, b)=(…) already exists."; of an index over an expression, its text.
+/// The columns in "Key (a, b)=(…) already exists."
 fn columns_of(error: &DbError) -> String {
     let of_detail = error.detail().and_then(|detail| {
-        let list = detail.split_once('(')?.1;
-        Some(list.split_once(")=(")?.0.to_owned())
+        let list = detail.split_once('(')?.1.split_once(")=(")?.0;
+        // An index over JSON is one over its text: "(tags::text)".
+        let column = |text: &str| {
+            let name = text.trim_start_matches('(').trim_end_matches(')');
+            name.trim_end_matches("::text").to_owned()
+        };
+        Some(list.split(", ").map(column).collect::<Vec<_>>().join(", "))
     });
     of_detail
         .or_else(|| error.constraint().map(str::to_owned))

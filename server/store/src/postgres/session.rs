@@ -22,6 +22,12 @@ const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 /// How one begins whose statements shall see one state.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
+/// Waits until everything that was committed before is as safe as the server's `synchronous_commit` wants it.
+///
+/// Commits with a notice wait for each other, to keep the notices in order, and would wait for the disk one by one. So
+/// such a transaction commits without waiting for it, and this comes right after: many of these share a flush.
+const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'patchbay', '')";
+
 /// How many statements a connection keeps prepared; beyond it all are forgotten.
 const KEPT_STATEMENTS: usize = 256;
 
@@ -207,12 +213,12 @@ impl PostgresSession {
     }
 
     pub(crate) async fn check_writable(&mut self) -> Result<(), Fault> {
-        // A number is drawn for the transaction, so that its commit writes to the log.
-        const SQL: &str = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean, \
-             CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END";
+        const SQL: &str =
+            "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean";
         let ran = self.run(SQL, &[]).await?;
         match ran.rows.first().map(|row| row.try_get(0)) {
-            Some(Ok(false)) => Ok(()),
+            // Something is written to the log, and with the commit to the disk.
+            Some(Ok(false)) => self.define(FLUSH).await,
             _ => Err(StoreError::ReadOnly.into()),
         }
     }
@@ -236,18 +242,22 @@ impl PostgresSession {
         let commit = match notice {
             None => "COMMIT".to_owned(),
             Some(notice) => format!(
-                "SELECT pg_notify('{}', '{}'); COMMIT",
+                "SET LOCAL synchronous_commit = off; SELECT pg_notify('{}', '{}'); COMMIT",
                 super::listen::CHANNEL,
                 notice.replace('\'', "''")
             ),
         };
-        let work = join(maybe(client, begin), client.batch_execute(&commit));
+        let work = join3(
+            maybe(client, begin),
+            client.batch_execute(&commit),
+            maybe(client, notice.map(|_| FLUSH)),
+        );
         match within(self.limit, work).await {
             None => {
                 self.state = State::Broken;
                 Err(NotCommitted::InDoubt(in_doubt("no answer in time")))
             }
-            Some((begun, committed)) => match begun.and(committed) {
+            Some((begun, committed, flushed)) => match begun.and(committed).and(flushed) {
                 Ok(()) => {
                     self.state = State::Alone;
                     Ok(())

@@ -7,5 +7,6 @@ mod configurations;
 mod faults;
 mod fixtures;
 mod migrations;
+mod operations;
 mod processes;
 mod servers;

@@ -10,3 +10,4 @@ mod migrations;
 mod operations;
 mod processes;
 mod servers;
+mod tls;

@@ -17,7 +17,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ pub enum Durability {
 pub struct Cluster {
     programs: Programs,
     durability: Durability,
-    port: u16,
+    port: AtomicU16,
     /// None while it is stopped.
     server: Mutex<Option<Child>>,
     names: AtomicU32,
@@ -85,7 +85,7 @@ impl Cluster {
             .expect("the folder closed");
         let cluster = Cluster {
             watcher: Watcher::start(folder.path()),
-            port: free_port(),
+            port: AtomicU16::new(free_port()),
             programs,
             durability,
             server: Mutex::new(None),
@@ -93,7 +93,16 @@ impl Cluster {
             folder,
         };
         cluster.make();
-        cluster.run();
+        // Somebody else may take a port between the moment it was found free and the start.
+        let mut tries = 1;
+        while let Err(said) = cluster.try_run() {
+            assert!(
+                tries < 5 && said.contains("could not bind"),
+                "postgres does not start: {said}"
+            );
+            cluster.port.store(free_port(), Ordering::Relaxed);
+            tries += 1;
+        }
         cluster
     }
 
@@ -168,16 +177,23 @@ impl Cluster {
     /// # Panics
     /// When it does not, with what it said.
     pub fn run(&self) {
+        if let Err(said) = self.try_run() {
+            panic!("postgres does not start: {said}");
+        }
+    }
+
+    /// The same, or what it said.
+    fn try_run(&self) -> Result<(), String> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         if server.is_some() {
-            return;
+            return Ok(());
         }
         let log = fs::File::create(self.folder.path().join("log")).expect("a log");
         let mut command = self.programs.command("postgres");
         command
             .arg("-D")
             .arg(self.data())
-            .args(["-p", &self.port.to_string()])
+            .args(["-p", &self.port().to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
@@ -186,16 +202,19 @@ impl Cluster {
         while !self.answers() {
             let ended = child.try_wait().expect("the state of postgres").is_some();
             if ended || Instant::now() > until {
-                let said = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                panic!("postgres does not start: {said}");
+                // One that hangs is ended with the cluster.
+                *server = (!ended).then_some(child);
+                let said = fs::read_to_string(self.folder.path().join("log"));
+                return Err(said.unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         *server = Some(child);
+        Ok(())
     }
 
     fn answers(&self) -> bool {
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         let mut command = self.programs.command("pg_isready");
         command.args(["--quiet", "--host=127.0.0.1", "--port", &port]);
         command.status().is_ok_and(|status| status.success())
@@ -274,12 +293,12 @@ impl Cluster {
 
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.load(Ordering::Relaxed)
     }
 
     /// The URL of a database of the cluster.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port())
     }
 
     /// A connection to a database of the cluster, for looking and breaking.

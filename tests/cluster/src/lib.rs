@@ -3,6 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`Proxy`] | a wire to the database that can be cut, or fall silent |
 //! | `programs` | where Postgres is installed, and how it gets there; the user it runs as |
 //! | `watcher` | who ends a cluster whose process is gone |
 //!
@@ -10,6 +11,7 @@
 //! with [`Cluster::start`]. Either gives fresh databases. A machine without Postgres fails the test, and never skips it.
 
 mod programs;
+mod proxy;
 mod watcher;
 
 use std::fs;
@@ -25,6 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::{Client, NoTls};
 
 use programs::Programs;
+pub use proxy::Proxy;
 use watcher::Watcher;
 
 /// How long the cluster may take to start, to stop, and to answer.

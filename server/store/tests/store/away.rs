@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use patchbay_store::{DatabaseUrl, Store, StoreError, StoreSettings};
-use patchbay_test_cluster::{Cluster, GUARDED_PASSWORD};
+use patchbay_test_cluster::{Cluster, GUARDED_PASSWORD, Proxy};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -113,6 +113,7 @@ fn what_somebody_holds_is_said_to_be_locked_and_reading_goes_on() {
             products.map(|page| page.items.len())
         }));
         let (writes, reads) = tokio::join!(writes, reads);
+        assert!(writes.contains(&Err(StoreError::Busy)), "{writes:?}");
         for write in writes {
             let error = write.expect_err("it is held");
             assert!(
@@ -438,6 +439,83 @@ fn a_database_that_hangs_is_away_and_comes_back() {
             .create_platform("Azure".to_owned())
             .await
             .expect("written");
+    });
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_no_success_and_is_seen_all_the_same() {
+    on_postgres(async |fresh| {
+        let cluster = Cluster::shared();
+        let proxy = Proxy::before(cluster.port()).await;
+        let settings = StoreSettings {
+            url: DatabaseUrl::parse(&proxy.url(&fresh.url(), cluster.port())).expect("a URL"),
+            ..fresh.beside()
+        };
+        let store = Store::open(settings).await.expect("a store");
+        let table = install(&store, &simple("FileDataOutput")).await;
+        let owner = product(&store, "sales").await;
+        for round in 0..5 {
+            let (rows, name) = (store.row_counter("FileDataOutput"), format!("p{round}"));
+            proxy.cut_after("pg_notify");
+            let error = store.create_platform(name.clone()).await;
+            let error = error.expect_err("the answer is lost");
+            assert!(
+                error.is_unavailable() && error.detail().contains("may or may not have happened"),
+                "{error:?}"
+            );
+            eventually("the platform is seen", async || {
+                let catalogue = store.catalogue();
+                catalogue.platforms.iter().any(|one| one.name == name)
+            })
+            .await;
+            proxy.cut_after("pg_notify");
+            let lost = draft(owner.id, &name, json!({"path": "x"}));
+            let error = store.create_configuration(&table, lost, "ann").await;
+            assert!(error.expect_err("the answer is lost").is_unavailable());
+            eventually("the row is counted", async || {
+                store.row_counter("FileDataOutput") > rows
+            })
+            .await;
+        }
+        // What is lost before its commit is run again on another connection.
+        proxy.cut_after("run again");
+        let again = draft(owner.id, "run again", json!({"path": "x"}));
+        let again = store.create_configuration(&table, again, "ann").await;
+        let again = again.expect("created");
+        assert_eq!(store.revisions(again.id).await.expect("read").len(), 1);
+    });
+}
+
+#[test]
+fn a_wire_that_falls_silent_is_noticed_and_nothing_is_missed_after_it() {
+    on_postgres(async |fresh| {
+        let cluster = Cluster::shared();
+        let proxy = Proxy::before(cluster.port()).await;
+        let settings = StoreSettings {
+            url: DatabaseUrl::parse(&proxy.url(&fresh.url(), cluster.port())).expect("a URL"),
+            statement_timeout: Duration::from_millis(500),
+            connect_timeout: Duration::from_secs(1),
+            ..fresh.beside()
+        };
+        let store = Store::open(settings).await.expect("a store");
+        proxy.silence();
+        // Somebody else writes on, and this server does not hear it.
+        let made = fresh.store.create_platform("AWS".to_owned()).await;
+        made.expect("written");
+        let error = store.data_products(10, None).await;
+        assert!(matches!(error, Err(StoreError::Away(_))), "{error:?}");
+        eventually("it is noticed", async || store.health().await.is_err()).await;
+        assert!(store.catalogue().platforms.is_empty());
+        proxy.cut();
+        proxy.heal();
+        let back = Instant::now();
+        eventually("it is healthy", async || store.health().await.is_ok()).await;
+        assert!(
+            back.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            back.elapsed()
+        );
+        assert_eq!(store.catalogue().platforms.len(), 1);
     });
 }
 

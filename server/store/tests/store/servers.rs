@@ -321,6 +321,44 @@ fn a_migration_whose_server_dies_leaves_nothing() {
 }
 
 #[test]
+fn a_core_schema_that_another_server_changes_is_waited_for() {
+    on_postgres(async |fresh| {
+        let url = patchbay_test_cluster::Cluster::shared().database().await;
+        let mut holder = url.parse::<tokio_postgres::Config>().expect("a URL");
+        holder.application_name("patchbay the first");
+        let (holder, connection) = holder
+            .connect(tokio_postgres::NoTls)
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        // What a server holds while it brings the schema up to date.
+        holder
+            .batch_execute("SELECT pg_advisory_lock(x'50617463'::integer, 1)")
+            .await
+            .expect("a lock");
+        let settings = StoreSettings {
+            url: patchbay_store::DatabaseUrl::parse(&url).expect("a URL"),
+            start_timeout: Duration::from_millis(200),
+            ..fresh.beside()
+        };
+        let error = Store::open(settings.clone()).await.err().expect("refused");
+        let words = error.to_string();
+        assert!(
+            words.contains("by patchbay the first (from 127.0.0.1"),
+            "{words}"
+        );
+        let patient = StoreSettings {
+            start_timeout: Duration::from_secs(30),
+            ..settings
+        };
+        let opening = tokio::spawn(Store::open(patient));
+        drop(holder);
+        let store = opening.await.expect("a task").expect("it has waited");
+        store.health().await.expect("healthy");
+    });
+}
+
+#[test]
 fn a_newer_core_schema_is_read_and_not_written() {
     on_postgres(async |fresh| {
         let store = &fresh.store;

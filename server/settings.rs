@@ -39,6 +39,11 @@ pub(crate) struct Settings {
     pub(crate) synchronous: Durability,
     pub(crate) busy_timeout_ms: u64,
     pub(crate) readers: usize,
+    pub(crate) pool: usize,
+    pub(crate) connect_timeout_ms: u64,
+    pub(crate) statement_timeout_ms: u64,
+    pub(crate) start_timeout_ms: u64,
+    pub(crate) server_name: Option<String>,
     pub(crate) catalogue: Option<PathBuf>,
     pub(crate) plugin_paths: Vec<PathBuf>,
     pub(crate) packages: PathBuf,
@@ -179,6 +184,8 @@ impl Settings {
             ("lua.memory_mib", self.lua.memory_mib as u64),
             ("lua.waiting", self.lua.waiting as u64),
             ("readers", self.readers as u64),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("statement_timeout_ms", self.statement_timeout_ms),
             ("body_limit", self.body_limit as u64),
             ("request_timeout_ms", self.request_timeout_ms),
         ];
@@ -186,6 +193,9 @@ impl Settings {
             if value == 0 {
                 bail!("`{key}`: expected 1 or more, found 0");
             }
+        }
+        if self.pool < 2 {
+            bail!("`pool`: expected 2 or more, found {}", self.pool);
         }
         if self
             .api_token
@@ -207,6 +217,11 @@ impl Settings {
             readers: self.readers,
             server_lock,
             busy_timeout: Duration::from_millis(self.busy_timeout_ms),
+            pool: self.pool,
+            connect_timeout: Duration::from_millis(self.connect_timeout_ms),
+            statement_timeout: Duration::from_millis(self.statement_timeout_ms),
+            start_timeout: Duration::from_millis(self.start_timeout_ms),
+            server_name: self.server_name.clone(),
             ..StoreSettings::new(url)
         })
     }
@@ -270,6 +285,11 @@ const KEYS: &[(&str, Written)] = &[
     ("synchronous", Written::Text),
     ("busy_timeout_ms", Written::Literal),
     ("readers", Written::Literal),
+    ("pool", Written::Literal),
+    ("connect_timeout_ms", Written::Literal),
+    ("statement_timeout_ms", Written::Literal),
+    ("start_timeout_ms", Written::Literal),
+    ("server_name", Written::Text),
     ("catalogue", Written::Text),
     ("plugin_paths", Written::Paths),
     ("packages", Written::Text),

@@ -38,13 +38,18 @@ impl Serve {
 }
 
 async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
-    // Told early, a stop during the start is obeyed too.
-    let stop = stop_signal()?;
+    let mut stop = Box::pin(stop_signal()?);
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let catalogue = embedded::catalogue(settings.catalogue.as_deref())?;
-    let store = Store::open(settings.store(true)?).await?;
+    let store = settings.store(true)?;
+    tracing::info!("opening the database {}", store.url);
+    // A database that is away is waited for, and whoever stops the server meanwhile must not wait too.
+    let store = tokio::select! {
+        store = Store::open(store) => store?,
+        () = &mut stop => return Ok(()),
+    };
     store.apply_catalogue_if_empty(&catalogue).await?;
     let sandbox = Sandbox::new(settings.limits());
     let registry = Registry::start(

@@ -113,11 +113,11 @@ impl Engine {
         }
     }
 
-    /// Whether this server knows what others write. On SQLite the writer looks for itself.
-    pub(crate) fn check_listening(&self) -> Result<(), StoreError> {
+    /// Whether this server knows what others have written. On SQLite the writer looks for itself.
+    pub(crate) async fn check_listening(&self) -> Result<(), StoreError> {
         match &self.kind {
             Kind::Sqlite(_) => Ok(()),
-            Kind::Postgres(engine) => engine.check_listening(),
+            Kind::Postgres(engine) => engine.check_listening().await,
         }
     }
 

@@ -114,13 +114,14 @@ impl Store {
         self.0.engine.close().await;
     }
 
-    /// Whether the database can be read and written now. It goes through a reader and through the writer.
+    /// Whether the database can be read and written now. It goes through a reader and through the writer; on Postgres
+    /// also that whatever other servers were answered before has been noticed here.
     ///
     /// # Errors
     /// Why it cannot: [`StoreError::Missing`], [`StoreError::ReadOnly`], [`StoreError::Locked`] …
     pub async fn health(&self) -> Result<(), StoreError> {
         let statements = self.statements();
-        self.0.engine.check_listening()?;
+        self.0.engine.check_listening().await?;
         self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let nobody = vec![uuid::Uuid::nil().into()];

@@ -98,7 +98,7 @@ pub struct StoreSettings {
     pub busy_timeout: Duration,
     /// The most pages of 4 KiB to which the file may grow; none for no limit.
     pub page_limit: Option<u32>,
-    /// The most connections of this server to Postgres, besides one that listens; at least two.
+    /// The most connections of this server to Postgres, besides two by which it hears of others; at least two.
     pub pool: usize,
     /// How long one try to connect to Postgres may take.
     pub connect_timeout: Duration,

@@ -218,10 +218,12 @@ fn start_readers(
     running: &watch::Sender<usize>,
 ) -> Result<(), StoreError> {
     for _ in 0..settings.readers.max(1) {
-        let mut session = Session::Sqlite(SqliteSession::open(path, settings, Access::Read)?);
+        let session = Session::Sqlite(SqliteSession::open(path, settings, Access::Read)?);
         let (reads, running) = (Arc::clone(reads), Running::new(running));
         spawn("patchbay-reader", move || {
             let _running = running;
+            // Closed before it counts as ended.
+            let mut session = session;
             while let Taken::Item(job) = reads.take(None) {
                 job(&mut session);
             }

@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wire {
-    /// Everything.
-    Open,
-    /// Nothing, though connections stay: nobody is told.
-    Silent,
-    /// Nothing, and connections end.
-    Cut,
+#[derive(Debug, Clone, Copy, Default)]
+struct Wire {
+    /// Nothing does, though connections stay: nobody is told.
+    silent: bool,
+    /// No connection is taken.
+    closed: bool,
+    /// How often all connections have been ended. One that began before the last time has ended.
+    cuts: u64,
 }
 
 struct State {
@@ -42,7 +42,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own = listener.local_addr().expect("its address").port();
         let state = Arc::new(State {
-            wire: watch::Sender::new(Wire::Open),
+            wire: watch::Sender::new(Wire::default()),
             last_words: Mutex::new(None),
         });
         let accepting = tokio::spawn({
@@ -67,17 +67,23 @@ impl Proxy {
 
     /// Lets nothing through, and ends no connection.
     pub fn silence(&self) {
-        self.state.wire.send_replace(Wire::Silent);
+        self.state.wire.send_modify(|wire| wire.silent = true);
     }
 
     /// Ends all connections, and takes no new ones.
     pub fn cut(&self) {
-        self.state.wire.send_replace(Wire::Cut);
+        self.state.wire.send_modify(|wire| {
+            wire.closed = true;
+            wire.cuts += 1;
+        });
     }
 
     /// Lets everything through again.
     pub fn heal(&self) {
-        self.state.wire.send_replace(Wire::Open);
+        self.state.wire.send_modify(|wire| {
+            wire.silent = false;
+            wire.closed = false;
+        });
     }
 
     /// Ends the next connection on which a client sends these bytes, right after they have been passed on.
@@ -99,7 +105,8 @@ impl Drop for Proxy {
 }
 
 async fn connect(client: TcpStream, port: u16, state: Arc<State>) {
-    if *state.wire.borrow() == Wire::Cut {
+    let at_first = *state.wire.borrow();
+    if at_first.closed {
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
@@ -109,8 +116,8 @@ async fn connect(client: TcpStream, port: u16, state: Arc<State>) {
     let (from_server, to_server) = server.into_split();
     // When one ends, the other is dropped, and the connections with them.
     tokio::select! {
-        _ = pass(from_client, to_server, &state, true) => {}
-        _ = pass(from_server, to_client, &state, false) => {}
+        _ = pass(from_client, to_server, &state, at_first.cuts, true) => {}
+        _ = pass(from_server, to_client, &state, at_first.cuts, false) => {}
     }
 }
 
@@ -118,6 +125,7 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     state: &State,
+    cuts: u64,
     is_client: bool,
 ) -> io::Result<()> {
     let mut wire = state.wire.subscribe();
@@ -125,14 +133,16 @@ async fn pass(
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read?,
-            _ = wire.wait_for(|wire| *wire == Wire::Cut) => return Ok(()),
+            _ = wire.wait_for(|wire| wire.cuts != cuts) => return Ok(()),
         };
         if read == 0 {
             return Ok(());
         }
         // The sender is the state's, so it is there.
-        let open = wire.wait_for(|wire| *wire != Wire::Silent).await;
-        if open.is_ok_and(|wire| *wire == Wire::Cut) {
+        let open = wire
+            .wait_for(|wire| !wire.silent || wire.cuts != cuts)
+            .await;
+        if open.is_ok_and(|wire| wire.cuts != cuts) {
             return Ok(());
         }
         let bytes = &buffer[..read];

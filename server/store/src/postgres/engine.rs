@@ -12,7 +12,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
     TimeoutType,
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -36,6 +36,8 @@ const FOR_READS: usize = 2;
 const TRIES: u32 = 6;
 /// How often it is run at most on connections that are lost.
 const CONNECTIONS: u32 = 3;
+/// How many may ask at once whether all is heard; more wait.
+const QUESTIONS: usize = 16;
 /// How long a client waits for an answer that the server should have cut off.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) struct PostgresEngine {
     core: Arc<Core>,
     listener: JoinHandle<()>,
+    questions: mpsc::Sender<listen::Question>,
 }
 
 /// What tasks share.
@@ -50,6 +53,8 @@ pub(super) struct Core {
     pub(super) target: Target,
     settings: StoreSettings,
     pool: Pool,
+    /// The connection on which the listener reads what it has heard of, however busy the others are.
+    aside: Pool,
     writers: Semaphore,
     pub(super) shared: Arc<Shared>,
     statements: Arc<Statements>,
@@ -81,6 +86,7 @@ impl PostgresEngine {
             StoreError::CannotOpen(format!("cannot open the database {}: {why}", target.shown))
         };
         let size = settings.pool.max(2);
+        let aside = pool(&target, &settings, 1).map_err(cannot)?;
         let pool = pool(&target, &settings, size).map_err(cannot)?;
         // From here on nothing is missed: it listens before it reads.
         let ear = listen::Ear::open(&target)
@@ -89,6 +95,7 @@ impl PostgresEngine {
         let core = Arc::new(Core {
             target: target.clone(),
             pool,
+            aside,
             writers: Semaphore::new(size.saturating_sub(FOR_READS).max(1)),
             shared: Arc::new(Shared::new(Default::default())),
             statements,
@@ -105,8 +112,13 @@ impl PostgresEngine {
         core.take_snapshot()
             .await
             .map_err(|error| cannot(error.detail()))?;
-        let listener = tokio::spawn(listen::listen(Arc::clone(&core), ear));
-        Ok(PostgresEngine { core, listener })
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let listener = tokio::spawn(listen::listen(Arc::clone(&core), ear, asked));
+        Ok(PostgresEngine {
+            core,
+            listener,
+            questions,
+        })
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -139,15 +151,30 @@ impl PostgresEngine {
         .await
     }
 
-    pub(crate) fn check_listening(&self) -> Result<(), StoreError> {
+    /// Checks that whatever was answered anywhere before this call has moved here.
+    pub(crate) async fn check_listening(&self) -> Result<(), StoreError> {
+        let deaf = || {
+            let why = self.core.deaf.borrow().clone();
+            why.map(|why| {
+                StoreError::Away(format!("what other servers write is not noticed: {why}"))
+            })
+        };
         if self.core.gate.is_closed() {
             return Err(StoreError::Closed);
         }
-        match &*self.core.deaf.borrow() {
-            None => Ok(()),
-            Some(why) => Err(StoreError::Away(format!(
-                "what other servers write is not noticed: {why}"
-            ))),
+        if let Some(error) = deaf() {
+            return Err(error);
+        }
+        let (question, answer) = oneshot::channel();
+        let asked = async {
+            self.questions.send(question).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(listen::PATIENCE, asked).await {
+            Ok(Some(())) => Ok(()),
+            _ => Err(deaf().unwrap_or_else(|| {
+                StoreError::Away("what other servers write is not noticed in time".to_owned())
+            })),
         }
     }
 
@@ -155,6 +182,7 @@ impl PostgresEngine {
         self.core.gate.close().await;
         self.listener.abort();
         self.core.pool.close();
+        self.core.aside.close();
     }
 }
 
@@ -328,7 +356,20 @@ impl Core {
 
     /// A connection for one try. One that makes prepared statements anew forgets those that it has.
     async fn session(&self, anew: bool) -> Result<Session, StoreError> {
-        let client = self.pool.get().await.map_err(|error| match error {
+        let client = self.connection(&self.pool).await?;
+        if anew {
+            client.statement_cache.clear();
+        }
+        Ok(self.session_on(client, anew))
+    }
+
+    fn session_on(&self, client: Object, anew: bool) -> Session {
+        let limit = self.settings.statement_timeout + GRACE;
+        Session::Postgres(PostgresSession::new(client, limit, anew))
+    }
+
+    async fn connection(&self, pool: &Pool) -> Result<Object, StoreError> {
+        pool.get().await.map_err(|error| match error {
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
             PoolError::Timeout(_) => StoreError::Away(format!(
                 "no connection within {} s",
@@ -339,12 +380,7 @@ impl Core {
                 away(&error)
             }
             other => StoreError::Away(other.to_string()),
-        })?;
-        if anew {
-            client.statement_cache.clear();
-        }
-        let limit = self.settings.statement_timeout + GRACE;
-        Ok(Session::Postgres(PostgresSession::new(client, limit, anew)))
+        })
     }
 
     /// What the others are told of a write.
@@ -409,8 +445,9 @@ impl Core {
 
     /// Reads the catalogue into a new snapshot.
     pub(super) async fn take_snapshot(&self) -> Result<(), StoreError> {
-        let mut session = self.session(false).await?;
-        self.take_snapshot_on(&mut session).await
+        let client = self.connection(&self.aside).await?;
+        self.take_snapshot_on(&mut self.session_on(client, false))
+            .await
     }
 
     async fn take_snapshot_on(&self, session: &mut Session) -> Result<(), StoreError> {
@@ -442,8 +479,7 @@ impl Core {
 
     /// Looks whether the core schema has become newer than ours.
     pub(super) async fn check_schema(&self) -> Result<(), StoreError> {
-        let session = self.pool.get().await;
-        let client: Object = session.map_err(|error| StoreError::Away(error.to_string()))?;
+        let client = self.connection(&self.aside).await?;
         let limit = self.settings.statement_timeout + GRACE;
         let version = tokio::time::timeout(limit, schema::version(&client)).await;
         let found = match version {

@@ -3,10 +3,12 @@
 //! A notice is `<server> <number> rows <plugin>`, `… definition <plugin>`, `… products` or `… catalogue`; or `schema`,
 //! when the core schema has changed. One that is not understood comes from a newer server, and moves everything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client};
 use uuid::Uuid;
@@ -23,9 +25,12 @@ pub(super) const CHANNEL: &str = "patchbay";
 /// How often the connection is tried while nothing comes.
 const PING: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// The pauses between tries to get it back.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
+/// Asked whether everything is heard that was committed before. The answer comes when it has been heeded.
+pub(super) type Question = oneshot::Sender<()>;
 
 /// A connection that listens.
 pub(super) struct Ear {
@@ -64,10 +69,22 @@ impl Ear {
     }
 }
 
+impl Ear {
+    /// Has the server answer. It sends what it has to tell before that: a notice of every write that was answered
+    /// before this was asked.
+    async fn ping(&self) -> Result<(), String> {
+        match timeout(PATIENCE, self.client.batch_execute("")).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(words(&error)),
+            Err(_) => Err("the database does not answer".to_owned()),
+        }
+    }
+}
+
 /// Listens until it is aborted.
-pub(super) async fn listen(core: std::sync::Arc<Core>, mut ear: Ear) {
+pub(super) async fn listen(core: Arc<Core>, mut ear: Ear, mut questions: Receiver<Question>) {
     loop {
-        let why = hear(&core, &mut ear).await;
+        let why = hear(&core, &mut ear, &mut questions).await;
         tracing::warn!(
             why,
             "what other servers write is not noticed; connecting again"
@@ -80,30 +97,38 @@ pub(super) async fn listen(core: std::sync::Arc<Core>, mut ear: Ear) {
 }
 
 /// Hears others' writes for as long as it can, and says why it cannot any more.
-async fn hear(core: &Core, ear: &mut Ear) -> String {
+async fn hear(core: &Core, ear: &mut Ear, questions: &mut Receiver<Question>) -> String {
+    let mut asked: Vec<Question> = Vec::new();
     let mut ping = interval(PING);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let result = tokio::select! {
             notice = ear.notices.recv() => match notice {
                 None => return "the connection was lost".to_owned(),
-                Some(first) => {
-                    let mut notices = vec![first];
-                    while let Ok(next) = ear.notices.try_recv() {
-                        notices.push(next);
-                    }
-                    heed(core, &notices).await
-                }
+                Some(first) => heed(core, ear, Some(first)).await,
             },
             () = core.snapshot_due.notified() => core.take_snapshot().await,
-            _ = ping.tick() => match timeout(PATIENCE, ear.client.batch_execute("")).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => return words(&error),
-                Err(_) => return "the database does not answer".to_owned(),
+            _ = ping.tick() => match ear.ping().await {
+                Ok(()) => Ok(()),
+                Err(why) => return why,
             },
+            Some(question) = questions.recv() => {
+                asked.push(question);
+                while let Ok(question) = questions.try_recv() {
+                    asked.push(question);
+                }
+                match ear.ping().await {
+                    Ok(()) => heed(core, ear, None).await,
+                    Err(why) => return why,
+                }
+            }
         };
         if let Err(error) = result {
             return error.detail();
+        }
+        for question in asked.drain(..) {
+            // Who no longer waits needs no answer.
+            let _gone = question.send(());
         }
     }
 }
@@ -161,11 +186,13 @@ fn read(notice: &str) -> Told {
     read().unwrap_or(Told::Unknown)
 }
 
-/// Moves what the notices tell of.
-async fn heed(core: &Core, notices: &[String]) -> Result<(), StoreError> {
+/// Moves what the notices tell of that have come.
+async fn heed(core: &Core, ear: &mut Ear, first: Option<String>) -> Result<(), StoreError> {
     let (mut catalogue, mut changed) = (false, false);
-    for notice in notices {
-        match read(notice) {
+    let mut next = first.or_else(|| ear.notices.try_recv().ok());
+    while let Some(notice) = next {
+        next = ear.notices.try_recv().ok();
+        match read(&notice) {
             Told::Written(server, number, _)
                 if server == core.server && core.is_expected(number) => {}
             Told::Written(_, _, touched) => match touched {

@@ -19,7 +19,8 @@
 //! # How servers learn of each other's writes
 //! A transaction that touches what others keep notifies them, and Postgres delivers that if and only if it commits.
 //! Each server listens on a connection of its own. When that is lost, everything has moved once it is back, and until
-//! then the server does not call itself healthy.
+//! then the server does not call itself healthy: when it does, whatever was answered anywhere before it was asked has
+//! moved here.
 
 mod cells;
 mod engine;

@@ -140,6 +140,45 @@ fn what_somebody_holds_is_said_to_be_locked_and_reading_goes_on() {
 }
 
 #[test]
+fn a_server_hears_of_others_though_all_its_connections_are_busy() {
+    on_postgres(async |fresh| {
+        let settings = StoreSettings {
+            pool: 2,
+            busy_timeout: Duration::from_millis(500),
+            ..fresh.beside()
+        };
+        let busy = Store::open(settings).await.expect("a store");
+        let holder = fresh.client().await;
+        holder
+            .batch_execute("BEGIN; LOCK TABLE data_products IN ACCESS EXCLUSIVE MODE")
+            .await
+            .expect("a lock");
+        let stop = AtomicBool::new(false);
+        // Twice as many as there are connections, again and again.
+        let crowd = join_all((0..4).map(|_| async {
+            while !stop.load(Ordering::Relaxed) {
+                let error = busy.data_products(10, None).await.expect_err("it is held");
+                assert!(error.is_unavailable(), "{error:?}");
+            }
+        }));
+        let heard = async {
+            for number in 0..5 {
+                let name = format!("p{number}");
+                fresh.store.create_platform(name).await.expect("written");
+                eventually("it is heard", async || {
+                    busy.catalogue().platforms.len() == number + 1
+                })
+                .await;
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(crowd, heard);
+        holder.batch_execute("COMMIT").await.expect("let go");
+        busy.health().await.expect("healthy");
+    });
+}
+
+#[test]
 fn a_statement_that_takes_too_long_is_cancelled() {
     on_postgres(async |fresh| {
         let settings = StoreSettings {

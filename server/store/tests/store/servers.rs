@@ -121,6 +121,28 @@ fn a_servers_own_writes_move_its_counters_once() {
 }
 
 #[test]
+fn who_is_healthy_has_heard_of_everything_that_was_answered() {
+    on_postgres(async |fresh| {
+        let (store, other) = (&fresh.store, fresh.open_beside().await);
+        let table = install(&other, &simple("FileDataOutput")).await;
+        let owner = product(&other, "sales").await;
+        store.health().await.expect("healthy");
+        let before = store.row_counter("FileDataOutput");
+        for number in 1..=50 {
+            let draft = draft(owner.id, &format!("n{number}"), json!({"path": "x"}));
+            let made = other.create_configuration(&table, draft, "ann").await;
+            made.expect("created");
+            store.health().await.expect("healthy");
+            assert_eq!(store.row_counter("FileDataOutput"), before + number);
+            let made = other.create_platform(format!("p{number}")).await;
+            made.expect("created");
+            store.health().await.expect("healthy");
+            assert_eq!(store.catalogue().platforms.len() as u64, number);
+        }
+    });
+}
+
+#[test]
 fn servers_that_start_at_once_fill_the_catalogue_once() {
     on_postgres(async |fresh| {
         let file = CatalogueFile {
@@ -425,6 +447,50 @@ fn changes_of_one_configuration_by_several_servers_are_all_kept() {
             );
             assert_eq!(from, to);
         }
+    });
+}
+
+#[test]
+fn a_write_that_is_given_up_for_anothers_sake_is_run_again() {
+    on_postgres(async |fresh| {
+        let store = &fresh.store;
+        let table = install(store, &simple("FileDataOutput")).await;
+        let owner = product(store, "sales").await;
+        let made = store
+            .create_configuration(&table, draft(owner.id, "a", json!({"path": "x"})), "ann")
+            .await
+            .expect("created");
+        // Another program, which is the more patient, takes the same locks the other way round.
+        let other = fresh.client().await;
+        other
+            .batch_execute(
+                "BEGIN; SET LOCAL deadlock_timeout = '30s'; LOCK TABLE configuration_revisions IN EXCLUSIVE MODE",
+            )
+            .await
+            .expect("a lock");
+        let changing = {
+            let (store, table) = (store.clone(), table.clone());
+            let draft = draft(owner.id, "a", json!({"path": "y"}));
+            tokio::spawn(async move {
+                store
+                    .update_configuration(&table, made.id, Some(1), draft, "bob")
+                    .await
+            })
+        };
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+             AND relation = 'configuration_revisions'::regclass";
+        eventually("the write waits", async || fresh.number(waiting).await == 1).await;
+        other
+            .batch_execute("SELECT id FROM data_output_configurations FOR UPDATE; COMMIT")
+            .await
+            .expect("the other wins");
+        let changed = changing.await.expect("a task").expect("changed");
+        assert_eq!(changed.revision, 2);
+        let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        eventually("there was a deadlock", async || {
+            fresh.number(deadlocks).await == 1
+        })
+        .await;
     });
 }
 

@@ -16,12 +16,14 @@
 //! | [`catalogue`] | platforms, services, environments: the immutable snapshot that hooks read |
 //! | [`configuration`] | stored configurations, data products, revisions |
 //! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
+//! | [`change`] | what changed between two versions, and what their numbers promise about it |
 //! | [`schema`] | the JSON Schema of a plugin's configuration |
 //! | [`validation`] | errors of a client's input, in the shape generated clients know |
 //! | [`body`] | the body of a request, read key by key |
 
 pub mod body;
 pub mod catalogue;
+pub mod change;
 pub mod configuration;
 pub mod definition;
 pub mod field;

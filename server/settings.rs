@@ -51,6 +51,7 @@ pub(crate) struct Settings {
     enabled_plugins: Option<Vec<String>>,
     disabled_plugins: Vec<String>,
     pub(crate) auto_migrate: bool,
+    pub(crate) strict_versions: bool,
     pub(crate) poll_ms: u64,
     pub(crate) settle_ms: u64,
     pub(crate) settle_max_ms: u64,
@@ -247,6 +248,7 @@ impl Settings {
                 disabled: self.disabled_plugins.clone(),
             },
             auto_migrate: self.auto_migrate,
+            strict_versions: self.strict_versions,
             watch: WatchSettings {
                 settle: Duration::from_millis(self.settle_ms),
                 settle_max: Duration::from_millis(self.settle_max_ms),
@@ -296,6 +298,7 @@ const KEYS: &[(&str, Written)] = &[
     ("enabled_plugins", Written::Names),
     ("disabled_plugins", Written::Names),
     ("auto_migrate", Written::Literal),
+    ("strict_versions", Written::Literal),
     ("poll_ms", Written::Literal),
     ("settle_ms", Written::Literal),
     ("settle_max_ms", Written::Literal),

@@ -319,6 +319,42 @@ async fn without_auto_migrate_even_a_new_column_waits() {
 }
 
 #[tokio::test]
+async fn a_version_that_promises_too_little_is_warned_about_or_refused() {
+    for strict in ["false", "true"] {
+        let server = Server::start(|options| {
+            options
+                .env("PATCHBAY_STRICT_VERSIONS", strict)
+                .file(FILE, with_fields("1.0.0", DATASET));
+        });
+        server.get(FORM).await.is(200);
+        let demands = format!("{DATASET}, field.string \"project\" {{ required = true }}");
+        server.folder.write(FILE, with_fields("1.0.1", &demands));
+        let reason = "the version 1.0.1 after 1.0.0 says that there is a fix at most, but fields.project is new, required, \
+                      and has no default, which is a breaking change; make it 2.0.0";
+        if strict == "true" {
+            let refused = server
+                .until(DETAILS, 200, |details| {
+                    details["last_error"]["stage"] == "version"
+                })
+                .await;
+            assert_eq!(refused["version"], "1.0.0");
+            assert_eq!(refused["last_error"]["message"], reason);
+            server.folder.write(FILE, with_fields("2.0.0", &demands));
+            until_version(&server, "2.0.0").await;
+        } else {
+            until_version(&server, "1.0.1").await;
+            let status = server.get("plugins/status").await.is(200).json();
+            let plugins = status["plugins"].as_array().expect("a list");
+            let own = plugins
+                .iter()
+                .find(|plugin| plugin["plugin"] == "BigQueryDataOutput")
+                .expect("the plugin");
+            assert_eq!(own["warnings"], json!([reason]));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_migration_that_cannot_run_changes_nothing() {
     for_each_database(async |database| {
         let folder = Folder::new();

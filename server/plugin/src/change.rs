@@ -4,6 +4,7 @@
 //! The words are those of [Semantic Versioning](https://semver.org): a change that breaks somebody needs a new major
 //! version (before 1.0.0, a new minor one), one that adds something a new minor one, any other a new patch version.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use semver::Version;
@@ -51,6 +52,18 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.path, self.what)
     }
+}
+
+/// A few words on a list of changes, for the log; none when there is no change.
+pub fn summary(changes: &[Change]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let level = changes.iter().map(|change| change.level).max()?;
+    let shown: Vec<String> = changes.iter().take(SHOWN).map(Change::to_string).collect();
+    let more = match changes.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    Some(format!("{}: {}{more}", level.word(), shown.join(", ")))
 }
 
 /// The differences from `before` to `now`, the gravest first. Code is not compared: what a hook does is for its tests.
@@ -218,7 +231,7 @@ impl Changes {
     }
 
     fn in_order(mut self) -> Vec<Change> {
-        self.0.sort_by(|a, b| b.level.cmp(&a.level));
+        self.0.sort_by_key(|change| Reverse(change.level));
         self.0
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use base64::Engine;
 use patchbay_lua as lua;
+use patchbay_plugin::change::Change;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::PluginTable;
@@ -29,6 +30,10 @@ pub(crate) struct ActivePlugin {
     pub(crate) table: Option<PluginTable>,
     /// Its form, computed when the catalogue changes.
     pub(crate) form: FormKeeper,
+    /// What is different from the version whose place it took, the gravest first.
+    pub(crate) changes: Vec<Change>,
+    /// That its version number promises less than that.
+    pub(crate) broken_promise: Option<String>,
     /// What last went wrong in a hook other than `ui_metadata`.
     pub(crate) hook_error: ArcSwapOption<LastError>,
 }

@@ -19,6 +19,8 @@ pub struct RegistrySettings {
     pub selection: Selection,
     /// Whether migrations that only add run by themselves.
     pub auto_migrate: bool,
+    /// Whether a version number that promises less than the change makes is refused, rather than warned about.
+    pub strict_versions: bool,
     /// How changes are noticed.
     pub watch: WatchSettings,
     /// The operator's values for the settings that plugins declare, by plugin name in lower case.

@@ -84,6 +84,7 @@ pub(super) async fn fixture(settings: HttpSettings) -> Fixture {
         packages: dir.path().join("packages"),
         selection: Default::default(),
         auto_migrate: true,
+        strict_versions: false,
         watch: Default::default(),
         plugin_settings: BTreeMap::new(),
     };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use patchbay_plugin::change::{self, Change, broken_promise, changes_of_plan};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
     AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
@@ -68,6 +69,7 @@ impl Claims {
 pub(super) struct Activation<'a> {
     pub(super) store: &'a Store,
     pub(super) auto_migrate: bool,
+    pub(super) strict_versions: bool,
 }
 
 /// A version that passed every check that writes nothing.
@@ -75,6 +77,8 @@ pub(super) struct Prepared {
     loaded: Loaded,
     plan: Plan,
     form: Arc<KeptForm>,
+    changes: Vec<Change>,
+    broken_promise: Option<String>,
 }
 
 impl Prepared {
@@ -100,6 +104,15 @@ impl Activation<'_> {
         let history = history.map_err(|error| store_failure(error, &definition))?;
         let plan = plan(&definition, history)
             .map_err(|error| fail(PluginState::Failed, "plan", error.to_string()))?;
+        let mut changes = changes_of_plan(&plan);
+        let mut broken = None;
+        if let Some(serving) = serving {
+            changes.extend(change::changes(serving.definition(), &definition));
+            broken = broken_promise(serving.definition(), &definition, &changes);
+        }
+        if let Some(reason) = broken.as_ref().filter(|_| self.strict_versions) {
+            return Err(fail(PluginState::Failed, "version", reason.clone()));
+        }
         // Rows are read in the shape that this version wants; where steps are pending, there are none in it yet.
         let table = serving
             .and_then(|active| active.table.as_ref())
@@ -133,12 +146,24 @@ impl Activation<'_> {
             );
             return Err(fail(PluginState::PendingMigration, "migration", message));
         }
-        Ok(Prepared { loaded, plan, form })
+        Ok(Prepared {
+            loaded,
+            plan,
+            form,
+            changes,
+            broken_promise: broken,
+        })
     }
 
     /// Runs the pending migrations, or records the definition. From here on the older version cannot write any more.
     pub(super) async fn finish(&self, prepared: Prepared) -> Result<ActivePlugin, Failure> {
-        let Prepared { loaded, plan, form } = prepared;
+        let Prepared {
+            loaded,
+            plan,
+            form,
+            changes,
+            broken_promise,
+        } = prepared;
         let definition = loaded.plugin.definition();
         let done = match plan.pending.is_empty() {
             true => self.store.record_definition(definition).await,
@@ -156,6 +181,8 @@ impl Activation<'_> {
                 .is_some()
                 .then(|| self.store.table(definition, &plan)),
             form: FormKeeper::holding(form),
+            changes,
+            broken_promise,
             hook_error: Default::default(),
             icon: loaded.icon,
             plugin: loaded.plugin,

@@ -44,6 +44,7 @@ impl Builder {
         Activation {
             store: &self.store,
             auto_migrate: self.settings.auto_migrate,
+            strict_versions: self.settings.strict_versions,
         }
     }
 

@@ -397,7 +397,13 @@ impl Builder {
                 state,
                 serving: slot.active.clone(),
                 failure,
-                warnings: slot.warnings.clone(),
+                warnings: {
+                    let broken = slot
+                        .active
+                        .as_ref()
+                        .and_then(|active| active.broken_promise.clone());
+                    slot.warnings.iter().cloned().chain(broken).collect()
+                },
                 since: slot.since,
             });
         }

@@ -1,5 +1,6 @@
 //! The log of a reload.
 
+use patchbay_plugin::change::summary;
 use patchbay_plugin::platform::PluginState;
 
 use crate::generation::{Finding, Generation};
@@ -42,7 +43,12 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
             }
             (None, Some(active)) => {
                 let version = &active.definition().version;
-                tracing::info!("Plugin registry: {name} {version} from {source} is active");
+                let changes = summary(&active.changes)
+                    .map(|changes| format!("; {changes}"))
+                    .unwrap_or_default();
+                tracing::info!(
+                    "Plugin registry: {name} {version} from {source} is active{changes}"
+                );
             }
             (None, None) => tracing::debug!("Plugin registry: {name} from {source} is not enabled"),
         }

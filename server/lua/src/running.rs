@@ -298,20 +298,35 @@ impl Slot {
             self.collect_at
                 .set((live + step).max(self.limits.memory / 2));
         }
-        if sliced && running.is_in_own_thread(lua) {
+        if sliced && running.is_in_own_thread(lua) && !is_waiting(lua) {
             return Ok(VmState::Yield);
         }
         Ok(VmState::Continue)
     }
 }
 
+/// Whether the function that runs is mlua's own, in which an async function of the host waits. It polls the function's
+/// future and then yields; a yield in between would take the wake that is meant for the future, which would then never be
+/// polled again.
+fn is_waiting(lua: &Lua) -> bool {
+    lua.inspect_stack(0, |debug| {
+        let source = debug.source();
+        source.short_src.is_some_and(|chunk| is_of_mlua(&chunk))
+    })
+    .unwrap_or(false)
+}
+
+fn is_of_mlua(chunk: &str) -> bool {
+    chunk.starts_with("__mlua")
+}
+
 /// The innermost line of the plugin's own code.
-fn place_of(lua: &Lua) -> Option<(String, u32)> {
+pub(crate) fn place_of(lua: &Lua) -> Option<(String, u32)> {
     (0..20).find_map(|level| {
         lua.inspect_stack(level, |debug| {
             let source = debug.source();
             let chunk = source.short_src?;
-            let own = source.what == "C" || chunk.starts_with('[');
+            let own = source.what == "C" || chunk.starts_with('[') || is_of_mlua(&chunk);
             let line = u32::try_from(debug.current_line()?).ok()?;
             (!own).then(|| (chunk.into_owned(), line))
         })

@@ -3,9 +3,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use common::{Reader, call, catalogue, folder, load, map, reader, short, single, with_hooks};
 use futures_util::FutureExt;
@@ -442,6 +444,58 @@ async fn calls_that_shared_a_spoilt_vm_are_answered_all_the_same() {
             assert_eq!(errors[0].message, place.to_string());
         }
     }
+}
+
+/// Takes longer than a slice to begin reading rows, and has them one wake later.
+struct Hesitant;
+
+impl CatalogueReader for Hesitant {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::default()
+    }
+
+    fn configurations(
+        &self,
+        _: PluginName,
+        _: ConfigurationFilter,
+    ) -> BoxFuture<'static, Result<Vec<Map>, String>> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+        let mut asked = false;
+        poll_fn(move |context| {
+            if asked {
+                return Poll::Ready(Ok(vec![Map::new()]));
+            }
+            asked = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_slice_ends_while_it_waits_is_woken_all_the_same() {
+    let hooks =
+        "validate = function(_, _, db) return #db:configurations() == 1 and {} or \"no rows\" end";
+    let limits = Limits {
+        wall: Duration::from_secs(600),
+        ..short()
+    };
+    let sandbox = Sandbox::new(limits);
+    let plugin = load(&sandbox, single(&with_hooks(hooks)))
+        .await
+        .expect("a plugin");
+    let call = HookCall {
+        reader: Arc::new(Hesitant),
+        ..call(json!({"a": "x"}))
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(60), plugin.validate(call))
+        .await
+        .expect("an answer, long before the wall clock is up");
+    assert_eq!(answer, Ok(Vec::new()));
 }
 
 #[tokio::test]

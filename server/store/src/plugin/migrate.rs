@@ -200,7 +200,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::HeadMoved`] when the plan no longer follows from the history; [`StoreError::TableTaken`] when a
-    /// table is another plugin's; [`StoreError::Migration`] when a step fails; those of an unavailable database.
+    /// table is another plugin's; [`StoreError::Migration`] when a step fails; [`StoreError::LockedBy`] when another
+    /// server migrates the plugin for longer than we wait; those of an unavailable database.
     pub async fn migrate(
         &self,
         definition: &Definition,

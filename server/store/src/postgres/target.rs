@@ -138,10 +138,13 @@ impl Target {
         let mut pause = Duration::from_millis(100);
         loop {
             let error = match self.connect().await {
-                Ok(client) => {
-                    self.check_server(&client).await?;
-                    return Ok(client);
-                }
+                Ok(client) => match look_at(&client).await {
+                    Ok((version, encoding)) => {
+                        self.check_server(version, &encoding)?;
+                        return Ok(client);
+                    }
+                    Err(error) => NoLink::Refused(error),
+                },
                 Err(error) => error,
             };
             let refusal = refusal(&error);
@@ -166,15 +169,9 @@ impl Target {
     }
 
     /// Checks what can only be known of the server itself.
-    async fn check_server(&self, client: &Client) -> Result<(), StoreError> {
-        const SQL: &str = "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding')";
+    fn check_server(&self, version: i32, encoding: &str) -> Result<(), StoreError> {
         let cannot =
             |why: String| StoreError::CannotOpen(format!("the database {} {why}", self.shown));
-        let row = client
-            .query_one(SQL, &[])
-            .await
-            .map_err(|error| cannot(format!("cannot be read: {}", words(&error))))?;
-        let (version, encoding): (i32, String) = (row.get(0), row.get(1));
         if version < OLDEST {
             return Err(cannot(format!(
                 "is a Postgres {version}; Patchbay needs {OLDEST} or a newer one"
@@ -187,6 +184,13 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// The version of the server, and the encoding of the database.
+async fn look_at(client: &Client) -> Result<(i32, String), Error> {
+    const SQL: &str = "SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding')";
+    let row = client.query_one(SQL, &[]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 async fn link<T>(config: &Config, tls: T) -> Result<Link, Error>

@@ -68,6 +68,16 @@ fn what_cannot_be_opened_is_refused_with_the_reason() {
         let error = Store::open(right).await.err().expect("no rights");
         assert!(error.to_string().contains("permission denied"), "{error}");
 
+        let latin = fresh.client().await;
+        latin
+            .batch_execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+            .await
+            .expect("a database");
+        let latin = refused(&fresh, &cluster.url("latin")).await;
+        assert!(
+            latin.contains("create it with the encoding UTF8"),
+            "{latin}"
+        );
         let missing = refused(&fresh, &cluster.url("nowhere")).await;
         assert!(missing.contains("create the database first"), "{missing}");
         let plain = refused(&fresh, &format!("{}?sslmode=require", fresh.url())).await;

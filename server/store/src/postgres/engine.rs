@@ -17,13 +17,14 @@ use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use super::fault::Again;
+use super::gate::Gate;
 use super::listen;
 use super::session::{NotCommitted, PostgresSession};
 use super::target::{Target, away};
+use super::tries::Tries;
 use super::{fault, schema};
 use crate::catalogue;
-use crate::engine::{View, WAITING, Work};
+use crate::engine::{View, Work};
 use crate::error::StoreError;
 use crate::session::Session;
 use crate::settings::StoreSettings;
@@ -32,10 +33,6 @@ use crate::statements::Statements;
 
 /// Connections that writes leave to reads, so that a table that somebody locks does not keep everything away.
 const FOR_READS: usize = 2;
-/// How often work is run at most.
-const TRIES: u32 = 6;
-/// How often it is run at most on connections that are lost.
-const CONNECTIONS: u32 = 3;
 /// How many may ask at once whether all is heard; more wait.
 const QUESTIONS: usize = 16;
 /// How long a client waits for an answer that the server should have cut off.
@@ -235,39 +232,6 @@ fn pool(target: &Target, settings: &StoreSettings, size: usize) -> Result<Pool, 
         }))
         .build()
         .map_err(|error| error.to_string())
-}
-
-/// How work was tried so far.
-#[derive(Default)]
-struct Tries {
-    run: u32,
-    lost: u32,
-    /// Prepared statements were found out of date, and are made anew.
-    anew: bool,
-}
-
-impl Tries {
-    /// Whether it is run once more, after a pause.
-    async fn another(&mut self, why: Option<Again>) -> bool {
-        self.run += 1;
-        if self.run >= TRIES {
-            return false;
-        }
-        match why {
-            None => return false,
-            Some(Again::Outdated) => self.anew = true,
-            Some(Again::Lost) => {
-                self.lost += 1;
-                return self.lost < CONNECTIONS;
-            }
-            Some(Again::Conflict) => {
-                // Those who got in each other's way must not come back together.
-                let noise = u64::from(Uuid::new_v4().as_bytes()[0] % 16);
-                tokio::time::sleep(Duration::from_millis((1 << self.run) + noise)).await;
-            }
-        }
-        true
-    }
 }
 
 /// A notice of a write that is about to be committed.
@@ -492,60 +456,5 @@ impl Core {
         }
         *self.newer() = newer;
         Ok(())
-    }
-}
-
-/// Counts what runs, so that closing can wait for it.
-struct Gate(watch::Sender<Running>);
-
-#[derive(Default)]
-struct Running {
-    closed: bool,
-    count: usize,
-}
-
-/// One that runs.
-struct Entered(watch::Sender<Running>);
-
-impl Gate {
-    fn new() -> Gate {
-        Gate(watch::Sender::new(Running::default()))
-    }
-
-    fn enter(&self) -> Result<Entered, StoreError> {
-        let mut result = Ok(());
-        self.0.send_if_modified(|running| {
-            result = match running {
-                Running { closed: true, .. } => Err(StoreError::Closed),
-                Running { count, .. } if *count >= WAITING => Err(StoreError::Busy),
-                Running { count, .. } => {
-                    *count += 1;
-                    Ok(())
-                }
-            };
-            false
-        });
-        result.map(|()| Entered(self.0.clone()))
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0.borrow().closed
-    }
-
-    /// Lets nothing more in, and waits for what is in.
-    async fn close(&self) {
-        self.0.send_modify(|running| running.closed = true);
-        let mut running = self.0.subscribe();
-        // The sender is our own, so it cannot be gone.
-        let _all_out = running.wait_for(|running| running.count == 0).await;
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.send_if_modified(|running| {
-            running.count -= 1;
-            running.closed && running.count == 0
-        });
     }
 }

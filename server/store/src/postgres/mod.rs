@@ -7,6 +7,7 @@
 //! | `cells` | values and cells as the types of their columns |
 //! | `fault` | what an error of Postgres means, and whether the work can be run again |
 //! | `engine` | the pool, and how work runs on it: a write in a transaction of its own, tried again where that is safe |
+//! | `gate`, `tries` | what is let in and waited for; how often work is run |
 //! | `listen` | what other servers write, and what this one tells them |
 //! | `schema` | the core schema's version |
 //!
@@ -25,11 +26,13 @@
 mod cells;
 mod engine;
 mod fault;
+mod gate;
 mod listen;
 mod schema;
 mod session;
 mod target;
 mod tls;
+mod tries;
 
 pub(crate) use cells::{json, text};
 pub(crate) use engine::PostgresEngine;

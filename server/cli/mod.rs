@@ -3,6 +3,8 @@
 mod catalogue;
 mod health;
 mod plugin;
+mod plugin_test;
+mod plugin_types;
 mod serve;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_registry::Registry;
 use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
-use super::{Common, block_on, say};
+use super::{Common, block_on, plugin_test, plugin_types, say};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -17,6 +17,10 @@ use crate::settings::Settings;
 pub(super) enum Plugin {
     /// Load the configured plugins as a server would, and say how each stands
     Check,
+    /// Run the specs (`*_spec.lua`) beside plugins
+    Test(plugin_test::Test),
+    /// Print types for editors: what plugins and their specs can reach, as a definition file of luau-lsp
+    Types(plugin_types::Types),
     /// Print the migration files of each plugin
     Migrations,
     /// Run the migrations of a plugin that wait to be told
@@ -28,10 +32,16 @@ pub(super) enum Plugin {
 
 impl Plugin {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<ExitCode> {
+        // Types are the program's own, whatever is configured.
+        if let Plugin::Types(types) = self {
+            return types.run();
+        }
         let settings = common.settings(None, false)?;
         block_on(async {
             match self {
+                Plugin::Types(types) => types.run(),
                 Plugin::Check => check(&settings).await,
+                Plugin::Test(test) => test.run(&settings).await,
                 Plugin::Migrations => migrations(&settings).await,
                 Plugin::Migrate { name } => migrate(&settings, &name).await,
             }

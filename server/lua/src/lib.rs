@@ -15,7 +15,9 @@
 //! | `vm`, `running`, `clock` | one VM; the call that runs in it, its time and its memory |
 //! | `steady` | whether one run of a plugin's files will do for all calls |
 //! | `hooks`, `load`, `migrations` | each hook; a plugin's definition; its written migrations |
-//! | `api` | the Lua API, one list, and the natives with their bounds |
+//! | `api`, `types` | the Lua API, one list, and the natives with their bounds; the list as types for editors |
+//! | `admission` | a configuration from what was sent to what is stored; a template, filled and finished |
+//! | `spec` | specs: files that test a plugin, in a fake world |
 //! | `require`, `db`, `log` | modules; what a hook reads; what it says |
 //! | `values` | values across the border, bounded |
 //! | `explain`, `positions` | from an error of the VM, or a mistake in a table, to file, line and column |
@@ -50,6 +52,7 @@
     reason = "a report is large, and errors are rare: callers match on it rather than on a box"
 )]
 
+mod admission;
 mod api;
 mod call;
 mod clock;
@@ -69,13 +72,15 @@ mod require;
 mod running;
 mod sandbox;
 mod source;
+mod spec;
 mod steady;
 mod thread;
+mod types;
 mod values;
 mod vm;
 mod watchdog;
 
-pub use api::{API, Entry};
+pub use api::{API, Entry, Part, RECORDS, Record, SPEC_RECORDS, Shape};
 pub use call::{
     CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall,
 };
@@ -84,3 +89,5 @@ pub use limits::Limits;
 pub use plugin::Plugin;
 pub use sandbox::Sandbox;
 pub use source::{Files, MAX_FILE, SettingsLookup, Source};
+pub use spec::{Failure, SPEC_API, Snapshots, Spec, SpecOptions, SpecReport, TestReport};
+pub use types::types;

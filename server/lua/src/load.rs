@@ -16,6 +16,7 @@ use crate::log::PluginLog;
 use crate::migrations::{inline_of, read_migrations};
 use crate::running::{Over, Running};
 use crate::source::{MAX_FILE, Source};
+use crate::spec::SpecHost;
 use crate::values::{AnswerReader, Trail, kind};
 use crate::vm::{Stop, Vm};
 
@@ -90,8 +91,9 @@ pub(crate) fn build(
     source: &Arc<Source>,
     limits: &Limits,
     log: &Rc<PluginLog>,
+    spec: Option<&Arc<SpecHost>>,
 ) -> Result<Rc<Vm>, Report> {
-    Vm::build(source, limits, log)
+    Vm::build(source, limits, log, spec)
         .map(Rc::new)
         .map_err(|error| raised(&error, source))
 }

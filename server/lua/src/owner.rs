@@ -24,6 +24,7 @@ use crate::load::{self, over_memory, over_time};
 use crate::log::PluginLog;
 use crate::queue::{Call, Next, Refused, Reply, Request, Shared, lock};
 use crate::running::{Over, Running};
+use crate::spec::SpecRun;
 use crate::thread::Local;
 use crate::vm::{Facts, Stop, Vm};
 
@@ -333,7 +334,13 @@ impl Owner {
             None => {
                 // Compiling cannot be interrupted, so the watchdog looks at it too.
                 let built = self.local.pulse.watched(&self.shared, &call, || {
-                    load::build(&self.shared.source, &self.shared.limits, &self.log)
+                    let shared = &self.shared;
+                    load::build(
+                        &shared.source,
+                        &shared.limits,
+                        &self.log,
+                        shared.spec.as_ref(),
+                    )
                 });
                 match built {
                     Ok(vm) => {
@@ -423,6 +430,7 @@ impl Owner {
 async fn run(vm: Rc<Vm>, shared: Arc<Shared>, local: Rc<Local>, call: Arc<Call>) -> Ended {
     let outcome = match (&call.request, shared.facts.get()) {
         (Request::Load, _) => load_plugin(&vm, &shared, &local, &call).await,
+        (Request::Spec(run), _) => run_spec(&vm, &shared, &local, &call, *run).await,
         (_, None) => Outcome::Answer(Reply::Refused(Refused::Error(HookError::Closed))),
         (Request::Render(_), Some(facts)) => render(&vm, &shared, &local, &call, facts).await,
         (_, Some(facts)) => call_hook(&vm, &shared, &local, &call, facts).await,
@@ -453,6 +461,29 @@ async fn load_plugin(
     })
 }
 
+/// Runs a spec's file, and one of its tests, within the limits of a hook.
+async fn run_spec(
+    vm: &Rc<Vm>,
+    shared: &Arc<Shared>,
+    local: &Rc<Local>,
+    call: &Arc<Call>,
+    run: SpecRun,
+) -> Outcome {
+    let running = vm.begin(None, None);
+    let answered = timed(vm, shared, local, call, &running, async {
+        vm.spec(&running, run).await
+    })
+    .await;
+    running.end();
+    match answered.unwrap_or(Err(Stop::Over(Over::Wall))) {
+        Ok(reply) => Outcome::Answer(Reply::Spec(reply)),
+        Err(stop) => match refusal(Failure::Stopped(stop), &running, shared) {
+            Ok(refused) => Outcome::Answer(Reply::Refused(refused)),
+            Err(spoilt) => Outcome::Spoilt(spoilt),
+        },
+    }
+}
+
 async fn call_hook(
     vm: &Rc<Vm>,
     shared: &Arc<Shared>,
@@ -463,7 +494,7 @@ async fn call_hook(
     let reader = match &call.request {
         Request::Form(reader) => Some(reader.clone()),
         Request::Normalize(hook) | Request::Validate(hook) | Request::Url(hook) => reader_of(hook),
-        Request::Load | Request::Render(_) => None,
+        Request::Load | Request::Spec(_) | Request::Render(_) => None,
     };
     let running = vm.begin(call.request.hook(), reader);
     let answered = timed(vm, shared, local, call, &running, async {
@@ -474,7 +505,9 @@ async fn call_hook(
             }
             Request::Validate(hook) => Reply::Validated(vm.validate(&running, facts, hook).await?),
             Request::Url(hook) => Reply::Link(vm.url(&running, facts, hook).await?),
-            Request::Load | Request::Render(_) => Reply::Refused(Refused::Error(HookError::Closed)),
+            Request::Load | Request::Spec(_) | Request::Render(_) => {
+                Reply::Refused(Refused::Error(HookError::Closed))
+            }
         })
     })
     .await;

@@ -18,6 +18,7 @@ use crate::hooks::{Link, RawForm};
 use crate::limits::Limits;
 use crate::load::{Failed, Loaded};
 use crate::source::Source;
+use crate::spec::{SpecHost, SpecReply, SpecRun};
 use crate::vm::Facts;
 use patchbay_plugin::term::Mistake;
 
@@ -29,13 +30,14 @@ pub(crate) enum Request {
     Validate(HookCall),
     Render(Vec<RenderCall>),
     Url(HookCall),
+    Spec(SpecRun),
 }
 
 impl Request {
     /// The hook that answers it.
     pub(crate) fn hook(&self) -> Option<&'static str> {
         match self {
-            Request::Load => None,
+            Request::Load | Request::Spec(_) => None,
             Request::Form(_) => Some("ui_metadata"),
             Request::Normalize(_) => Some("normalize"),
             Request::Validate(_) => Some("validate"),
@@ -59,6 +61,7 @@ pub(crate) enum Reply {
     Validated(Vec<FieldError>),
     Rendered(Vec<Result<String, Refused>>),
     Link(Link),
+    Spec(SpecReply),
     Refused(Refused),
 }
 
@@ -116,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Set once the plugin is loaded.
     pub(crate) facts: OnceLock<Facts>,
+    /// What the functions of a spec work with, when this is one.
+    pub(crate) spec: Option<Arc<SpecHost>>,
     calls: Mutex<Calls>,
     /// Whether `calls` has, or had a moment ago, one that waits.
     arrived: AtomicBool,
@@ -150,10 +155,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(crate) fn new(source: Arc<Source>, limits: Limits) -> Arc<Shared> {
+        Shared::of(source, limits, None)
+    }
+
+    /// A spec in the place of a plugin.
+    pub(crate) fn for_spec(
+        source: Arc<Source>,
+        limits: Limits,
+        spec: Arc<SpecHost>,
+    ) -> Arc<Shared> {
+        Shared::of(source, limits, Some(spec))
+    }
+
+    fn of(source: Arc<Source>, limits: Limits, spec: Option<Arc<SpecHost>>) -> Arc<Shared> {
         Arc::new(Shared {
             source,
             limits,
             facts: OnceLock::new(),
+            spec,
             calls: Mutex::default(),
             arrived: AtomicBool::new(false),
         })

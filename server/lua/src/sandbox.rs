@@ -18,7 +18,7 @@ use crate::watchdog::{self, Alarm, Seen};
 /// dropped.
 #[derive(Clone)]
 pub struct Sandbox {
-    threads: Arc<Threads>,
+    pub(crate) threads: Arc<Threads>,
 }
 
 /// The Lua threads of one sandbox.
@@ -135,7 +135,7 @@ async fn place(failed: Failed, source: &Arc<Source>) -> LoadError {
 
 impl Threads {
     /// Gives a plugin a thread to live on; false when there is none.
-    fn host(&self, shared: &Arc<Shared>) -> bool {
+    pub(crate) fn host(&self, shared: &Arc<Shared>) -> bool {
         let thread = {
             let running = lock(&self.running);
             if running.is_empty() {

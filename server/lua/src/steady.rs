@@ -120,7 +120,7 @@ mod tests {
             libs: Arc::new(libs),
         });
         let log = PluginLog::new("a.lua".to_owned());
-        let vm = Vm::build(&source, &Limits::default(), &log).expect("a VM");
+        let vm = Vm::build(&source, &Limits::default(), &log, None).expect("a VM");
         let opened = vm.open_ahead().expect("a definition");
         prove_steady(&vm.lua, &vm.api.reach, &opened)
     }

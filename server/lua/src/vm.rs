@@ -21,6 +21,7 @@ use crate::log::PluginLog;
 use crate::require::Modules;
 use crate::running::{Over, Running, Slot};
 use crate::source::Source;
+use crate::spec::{SpecApi, SpecHost};
 use crate::steady::prove_steady;
 use crate::values::{into_lua, map_into_lua};
 
@@ -58,6 +59,8 @@ pub(crate) struct Vm {
     pub(crate) slot: Rc<Slot>,
     pub(crate) modules: Rc<Modules>,
     pub(crate) api: HostApi,
+    /// What runs the tests, when the files are a spec's.
+    pub(crate) spec: Option<SpecApi>,
     pub(crate) limits: Limits,
     main: Function,
     hook_names: RefCell<Vec<(&'static str, LuaString)>>,
@@ -114,6 +117,7 @@ impl Vm {
         source: &Arc<Source>,
         limits: &Limits,
         log: &Rc<PluginLog>,
+        spec: Option<&Arc<SpecHost>>,
     ) -> mlua::Result<Vm> {
         let libs = StdLib::COROUTINE
             | StdLib::TABLE
@@ -130,13 +134,14 @@ impl Vm {
         ));
         let slot = Slot::new(limits.clone());
         let modules = Modules::new(source.clone());
-        let api = api::install(&lua, &slot, &modules, log)?;
+        let (api, spec) = api::install(&lua, &slot, &modules, log, spec)?;
         let main = modules.own(&lua, &source.entry)?;
         let vm = Vm {
             lua,
             slot,
             modules,
             api,
+            spec,
             limits: limits.clone(),
             main,
             hook_names: RefCell::default(),
@@ -149,6 +154,11 @@ impl Vm {
         };
         vm.interrupt();
         Ok(vm)
+    }
+
+    /// The file that returns the plugin, or holds the tests, compiled.
+    pub(crate) fn main(&self) -> &Function {
+        &self.main
     }
 
     fn interrupt(&self) {

@@ -63,6 +63,7 @@ use crate::reload::{Builder, Built, Missing, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
+pub use crate::discovery::{SpecFolder, find_specs, read_spec};
 pub use crate::error::RequestError;
 pub use patchbay_store::ConfigurationQuery;
 

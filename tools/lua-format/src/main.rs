@@ -99,9 +99,11 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     }
     for entry in std::fs::read_dir(path).with_context(|| path.display().to_string())? {
         let path = entry?.path();
-        let is_lua = path
-            .extension()
-            .is_some_and(|ending| ending == "lua" || ending == "luau");
+        // Definition files are no Luau that the formatter reads, and the program writes ours.
+        let is_lua = !path.to_string_lossy().ends_with(".d.luau")
+            && path
+                .extension()
+                .is_some_and(|ending| ending == "lua" || ending == "luau");
         if path.is_dir() || is_lua {
             collect(&path, files)?;
         }

@@ -1,16 +1,17 @@
 //! Building the globals of one VM, and the host functions in Rust.
 
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use mlua::{Function, Lua, LuaString, Table, Value, Variadic};
 use patchbay_plugin::name::nearest;
 use patchbay_plugin::template::{Template, text_of};
 
-use super::arrange;
+use super::{API, Entry, arrange};
 use crate::log::PluginLog;
 use crate::require::Modules;
 use crate::running::Slot;
+use crate::spec::{self, SPEC_API, SpecApi, SpecHost};
 use crate::values::{AnswerReader, Trail, kind};
 
 /// What the VM keeps of its API.
@@ -47,10 +48,15 @@ pub(crate) fn install(
     slot: &Rc<Slot>,
     modules: &Rc<Modules>,
     log: &Rc<PluginLog>,
-) -> mlua::Result<HostApi> {
+    spec: Option<&Arc<SpecHost>>,
+) -> mlua::Result<(HostApi, Option<SpecApi>)> {
     let host = lua.create_table()?;
     host.raw_set("null", Value::NULL)?;
-    host.raw_set("log", log_function(lua, slot, log)?)?;
+    let log = match spec {
+        Some(spec) => spec::printing(lua, spec)?,
+        None => log_function(lua, slot, log)?,
+    };
+    host.raw_set("log", log)?;
     host.raw_set("loaded", loaded_function(lua, slot)?)?;
     host.raw_set("modules", modules_function(lua, slot)?)?;
     host.raw_set("freeze", lua.create_function(freeze)?)?;
@@ -66,6 +72,14 @@ pub(crate) fn install(
         .call(host)?;
     let api: Table = built.raw_get("api")?;
     let globals_meta: Table = built.raw_get("globals_meta")?;
+    let mut list: Vec<&[Entry]> = vec![API];
+    let spec = match spec {
+        Some(spec) => {
+            list.push(SPEC_API);
+            Some(spec::install(lua, slot, modules, spec, &api)?)
+        }
+        None => None,
+    };
 
     let rust = lua.create_table()?;
     rust.raw_set("patchbay.fill", lua.create_function(fill)?)?;
@@ -73,7 +87,7 @@ pub(crate) fn install(
     rust.raw_set("patchbay.null", Value::NULL)?;
     rust.raw_set("patchbay.version", env!("CARGO_PKG_VERSION"))?;
     rust.raw_set("_G", lua.globals())?;
-    arrange(lua, &api, &rust, name_the_unknown)?;
+    arrange(lua, &list, &api, &rust, name_the_unknown)?;
 
     // Methods of texts, `text:rep(3)`, go through the string metatable, which still has Luau's own table.
     if let Some(texts) = lua.type_metatable::<LuaString>() {
@@ -87,13 +101,14 @@ pub(crate) fn install(
     globals.set_readonly(true);
     // Nothing can change from here on, so that Luau may resolve `patchbay.field` once when it loads a file.
     globals.set_safeenv(true);
-    Ok(HostApi {
+    let host = HostApi {
         run: built.raw_get("run")?,
         ahead: built.raw_get("ahead")?,
         forget: built.raw_get("forget")?,
         reach: built.raw_get("reach")?,
         plugin_meta: built.raw_get("plugin_meta")?,
-    })
+    };
+    Ok((host, spec))
 }
 
 fn log_function(lua: &Lua, slot: &Rc<Slot>, log: &Rc<PluginLog>) -> mlua::Result<Function> {
@@ -233,10 +248,13 @@ pub(crate) fn unknown(object: &str, name: &str, known: &[&str]) -> mlua::Error {
 /// Lets the tables of `patchbay` say what they have when they are asked for what they have not.
 fn name_the_unknown(lua: &Lua) -> mlua::Result<()> {
     let patchbay: Table = lua.globals().raw_get("patchbay")?;
-    for part in ["", "field", "ui", "column", "log"] {
+    for part in ["", "field", "ui", "column", "log", "test"] {
         let (table, object) = match part {
             "" => (patchbay.clone(), "patchbay".to_owned()),
-            part => (patchbay.raw_get::<Table>(part)?, format!("patchbay.{part}")),
+            part => match patchbay.raw_get::<Option<Table>>(part)? {
+                Some(table) => (table, format!("patchbay.{part}")),
+                None => continue,
+            },
         };
         let mut known: Vec<String> = Vec::new();
         table.for_each(|name: String, _: Value| {

@@ -4,12 +4,16 @@
 //! code (`load`, `loadstring`), looking into the machine (`debug`, `getfenv`, `setfenv`, `collectgarbage`,
 //! `newproxy`), time and chance (`os.clock`, `math.random`), and natives that no hook needs (`buffer`, `vector`,
 //! `string.pack`, …), so that nobody has to bound them.
+//!
+//! [`RECORDS`] are the tables that its functions take and give.
 
 mod host;
+mod records;
 
 use mlua::{Lua, Table, Value};
 
 pub(crate) use host::{HostApi, install, raised, unknown};
+pub use records::{Part, RECORDS, Record, SPEC_RECORDS, Shape};
 
 /// One name that a plugin can reach.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +55,7 @@ const fn polling(path: &'static str, signature: &'static str) -> Entry {
     }
 }
 
-const fn luau(path: &'static str, signature: &'static str, doc: &'static str) -> Entry {
+pub(crate) const fn luau(path: &'static str, signature: &'static str, doc: &'static str) -> Entry {
     Entry {
         path,
         signature,
@@ -412,6 +416,7 @@ pub const API: &[Entry] = &[
 /// `rust`. Every table is read-only afterwards; `finish` may still change them.
 fn arrange(
     lua: &Lua,
+    list: &[&[Entry]],
     luau: &Table,
     rust: &Table,
     finish: impl FnOnce(&Lua) -> mlua::Result<()>,
@@ -428,7 +433,7 @@ fn arrange(
         globals.raw_set(name, Value::Nil)?;
     }
     let mut tables: Vec<Table> = Vec::new();
-    for entry in API {
+    for entry in list.iter().copied().flatten() {
         let mut parts: Vec<&str> = entry.path.split('.').collect();
         let Some(leaf) = parts.pop() else { continue };
         let value: Value = match entry.origin {

@@ -1,10 +1,11 @@
 //! Where plugins lie, and what is in their files.
 //!
 //! A [`Place`] is a file or folder that should hold a plugin. `reading` takes its files into memory, `folder` those of one
-//! folder at one moment.
+//! folder at one moment, `specs` what tests them.
 
 mod folder;
 mod reading;
+mod specs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +19,7 @@ use self::folder::{FolderReader, is_absent, is_module, reason_of};
 use crate::settings::Shipped;
 
 pub(crate) use self::reading::{Bundle, ReadError};
+pub use self::specs::{SpecFolder, find_specs, read_spec};
 
 /// The file that makes a folder a plugin.
 pub(crate) const ENTRY: &str = "plugin.lua";

@@ -1,0 +1,1092 @@
+//! The tables that cross the border between a plugin and the server: one list of what each may hold.
+//!
+//! What a reader of `patchbay-plugin` accepts, what a hook is given and what a recorder records is listed here, and tests
+//! hold each of them equal to its list.
+
+/// A table, or another type, that the API speaks of.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// The name of its type.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub doc: &'static str,
+    /// What it is made of.
+    pub shape: Shape,
+}
+
+/// What a type is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// A table with these fields, group by group.
+    Table(&'static [&'static [Part]]),
+    /// Such a table, which has further fields of this type.
+    Open(&'static [&'static [Part]], &'static str),
+    /// Another name for a type.
+    Alias(&'static str),
+}
+
+/// One field or method.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type, in Luau's notation.
+    pub signature: &'static str,
+    /// What it is, in one line.
+    pub doc: &'static str,
+}
+
+impl Record {
+    /// The fields and methods, in order.
+    pub fn parts(&self) -> impl Iterator<Item = &'static Part> {
+        let groups = match self.shape {
+            Shape::Table(groups) | Shape::Open(groups, _) => groups,
+            Shape::Alias(_) => &[],
+        };
+        groups.iter().copied().flatten()
+    }
+}
+
+const fn part(name: &'static str, signature: &'static str, doc: &'static str) -> Part {
+    Part {
+        name,
+        signature,
+        doc,
+    }
+}
+
+const fn table(
+    name: &'static str,
+    doc: &'static str,
+    groups: &'static [&'static [Part]],
+) -> Record {
+    Record {
+        name,
+        doc,
+        shape: Shape::Table(groups),
+    }
+}
+
+const fn alias(name: &'static str, doc: &'static str, signature: &'static str) -> Record {
+    Record {
+        name,
+        doc,
+        shape: Shape::Alias(signature),
+    }
+}
+
+/// The options that every field has.
+const FIELD: &[Part] = &[
+    part(
+        "required",
+        "boolean?",
+        "Whether a configuration must bring it, as long as depends_on holds.",
+    ),
+    part(
+        "depends_on",
+        "DependsOn?",
+        "What other fields must be for required to count.",
+    ),
+    part(
+        "label",
+        "string?",
+        "What a form that is derived from the fields calls it.",
+    ),
+    part(
+        "description",
+        "string?",
+        "What it is for; a derived form shows it as the tooltip.",
+    ),
+];
+
+/// The options that every element of a form has.
+const ELEMENT: &[Part] = &[
+    part(
+        "label",
+        "string?",
+        "What the user reads; made from the name when left out.",
+    ),
+    part(
+        "required",
+        "boolean?",
+        "Whether it must be filled in while it is shown.",
+    ),
+    part("tooltip", "string?", "A longer explanation."),
+    part(
+        "hidden",
+        "boolean?",
+        "Whether it is kept and submitted without being shown.",
+    ),
+    part(
+        "disabled",
+        "boolean?",
+        "Whether it is shown but cannot be changed.",
+    ),
+    part(
+        "depends_on",
+        "DependsOn?",
+        "What other fields must be for it to be shown.",
+    ),
+    part(
+        "use_namespace_when_not_source_aligned",
+        "boolean?",
+        "Whether it is the data product's namespace while the technical mapping is default.",
+    ),
+];
+
+/// Hints for richer widgets, which an element may carry.
+const HINTS: &[Part] = &[
+    part(
+        "widget",
+        "string?",
+        "A hint: the widget to use, such as \"integer\".",
+    ),
+    part(
+        "group",
+        "string?",
+        "A hint: the heading under which it stands.",
+    ),
+    part(
+        "placeholder",
+        "string?",
+        "A hint: what an empty input shows.",
+    ),
+    part(
+        "pattern",
+        "string?",
+        "A hint: a regular expression for what is typed.",
+    ),
+    part("help", "string?", "A hint: a text beside the input."),
+    part("min", "number?", "A hint: the least value."),
+    part("max", "number?", "A hint: the greatest value."),
+    part("step", "number?", "A hint: the distance between values."),
+    part(
+        "rows",
+        "number?",
+        "A hint: the height of the input, in lines.",
+    ),
+    part(
+        "secret",
+        "boolean?",
+        "A hint: whether what is typed is not shown.",
+    ),
+];
+
+/// Every type of the API of plugins.
+pub const RECORDS: &[Record] = &[
+    table(
+        "PluginDefinition",
+        "What a plugin's file returns. Only name and fields are needed; all else has a default.",
+        &[&[
+            part(
+                "name",
+                "string",
+                "The plugin's name, such as \"SnowflakeDataOutput\".",
+            ),
+            part(
+                "version",
+                "string?",
+                "Its version, such as \"1.0.0\"; \"1.0\" when left out.",
+            ),
+            part(
+                "api",
+                "number?",
+                "The version of the plugin API that it is written for: 1.",
+            ),
+            part("aliases", "{ string }?", "Other names it answers to."),
+            part(
+                "requires",
+                "string?",
+                "The Patchbay versions it works with, such as \">=0.1, <2\".",
+            ),
+            part(
+                "platform",
+                "Platform?",
+                "How it presents itself; made from the name when left out.",
+            ),
+            part(
+                "fields",
+                "{ Field }?",
+                "What its configurations consist of. Without fields it is a tile and a link.",
+            ),
+            part(
+                "settings",
+                "{ Field }?",
+                "What the operator sets for it, in [plugins.NAME] or the environment.",
+            ),
+            part(
+                "table",
+                "string?",
+                "Its table; made from the platform key when left out.",
+            ),
+            part(
+                "environment_entry",
+                "string?",
+                "The field that the identifier of an environment's entry equals, or \"first\".",
+            ),
+            part(
+                "placeholders",
+                "{ string }?",
+                "Placeholders of templates that are no fields, because render fills them.",
+            ),
+            part(
+                "examples",
+                "{ Configuration }?",
+                "Configurations that are right. Checked when the plugin is loaded.",
+            ),
+            part(
+                "migrations",
+                "{ Migration }?",
+                "The written migrations of a single-file plugin.",
+            ),
+            part(
+                "ui_metadata",
+                "((db: Db) -> { Element })?",
+                "Hook: the form; made from the fields when left out.",
+            ),
+            part(
+                "normalize",
+                "((configuration: Configuration, context: Context, db: Db) -> (Configuration?, Errors?))?",
+                "Hook: brings a configuration into the form in which it is stored, or returns nil and errors.",
+            ),
+            part(
+                "validate",
+                "((configuration: Configuration, context: Context, db: Db) -> Errors?)?",
+                "Hook: what is wrong with a configuration. Called for the technical mapping default only.",
+            ),
+            part(
+                "render",
+                "((configuration: Configuration, filled: string, context: Context) -> string)?",
+                "Hook: finishes a template whose {names} are filled.",
+            ),
+            part(
+                "url",
+                "((context: Context, db: Db) -> (string?, Refusal?))?",
+                "Hook: a link to the data, or nil and patchbay.not_found or patchbay.bad_request.",
+            ),
+        ]],
+    ),
+    table(
+        "Platform",
+        "How a plugin presents itself. All of it has defaults from the plugin's name.",
+        &[&[
+            part(
+                "platform_key",
+                "string?",
+                "The name of its platform service in lower case, such as \"snowflake\".",
+            ),
+            part("display_name", "string?", "What users call it."),
+            part(
+                "detailed_name",
+                "string?",
+                "What one configuration is called; the display name when left out.",
+            ),
+            part(
+                "icon_name",
+                "string?",
+                "The file name of its icon, an SVG beside the plugin.",
+            ),
+            part(
+                "parent_platform",
+                "string?",
+                "The platform key of the tile that it stands under, such as \"aws\".",
+            ),
+            part(
+                "result_label",
+                "string?",
+                "What the rendered access path is called.",
+            ),
+            part(
+                "result_tooltip",
+                "string?",
+                "What the rendered access path is.",
+            ),
+            part(
+                "has_environments",
+                "boolean?",
+                "Whether links depend on an environment; true when left out.",
+            ),
+            part(
+                "show_in_form",
+                "boolean?",
+                "Whether the form offers it; true when left out.",
+            ),
+            part(
+                "shareable",
+                "boolean?",
+                "Whether its configurations may be shared; true when left out.",
+            ),
+        ]],
+    ),
+    table(
+        "Field",
+        "What patchbay.field.… makes.",
+        &[&[
+            part("type", "string", "Its kind."),
+            part("name", "string", "Its name, and its column's."),
+        ]],
+    ),
+    table(
+        "StringOptions",
+        "The options of patchbay.field.string.",
+        &[
+            FIELD,
+            &[
+                part(
+                    "default",
+                    "string?",
+                    "What it is when the configuration does not bring it.",
+                ),
+                part(
+                    "pattern",
+                    "string?",
+                    "A regular expression that a part of the text must match; not a Lua pattern.",
+                ),
+                part("min", "number?", "The least number of characters."),
+                part("max", "number?", "The greatest number of characters."),
+            ],
+        ],
+    ),
+    table(
+        "IntegerOptions",
+        "The options of patchbay.field.integer.",
+        &[
+            FIELD,
+            &[
+                part(
+                    "default",
+                    "number?",
+                    "What it is when the configuration does not bring it.",
+                ),
+                part("min", "number?", "The least value."),
+                part("max", "number?", "The greatest value."),
+            ],
+        ],
+    ),
+    table(
+        "NumberOptions",
+        "The options of patchbay.field.number.",
+        &[
+            FIELD,
+            &[
+                part(
+                    "default",
+                    "number?",
+                    "What it is when the configuration does not bring it.",
+                ),
+                part("min", "number?", "The least value."),
+                part("max", "number?", "The greatest value."),
+            ],
+        ],
+    ),
+    table(
+        "BooleanOptions",
+        "The options of patchbay.field.boolean.",
+        &[
+            FIELD,
+            &[part(
+                "default",
+                "boolean?",
+                "What it is when the configuration does not bring it.",
+            )],
+        ],
+    ),
+    table(
+        "EnumOptions",
+        "The options of patchbay.field.enum.",
+        &[
+            FIELD,
+            &[
+                part("values", "{ string }", "The allowed texts."),
+                part(
+                    "default",
+                    "string?",
+                    "What it is when the configuration does not bring it.",
+                ),
+            ],
+        ],
+    ),
+    table(
+        "ListOptions",
+        "The options of patchbay.field.list.",
+        &[
+            FIELD,
+            &[
+                part(
+                    "of",
+                    "(\"string\" | \"integer\" | \"number\" | \"boolean\")?",
+                    "What the items are; \"string\" when left out.",
+                ),
+                part(
+                    "default",
+                    "{ any }?",
+                    "What it is when the configuration does not bring it.",
+                ),
+                part("min", "number?", "The least number of items."),
+                part("max", "number?", "The greatest number of items."),
+            ],
+        ],
+    ),
+    table(
+        "JsonOptions",
+        "The options of patchbay.field.json.",
+        &[
+            FIELD,
+            &[part(
+                "default",
+                "any",
+                "What it is when the configuration does not bring it.",
+            )],
+        ],
+    ),
+    table(
+        "Element",
+        "What patchbay.ui.… makes.",
+        &[&[
+            part("type", "string", "Its kind."),
+            part("name", "string", "The field that it fills."),
+        ]],
+    ),
+    table(
+        "StringElementOptions",
+        "The options of patchbay.ui.string.",
+        &[
+            ELEMENT,
+            &[part("initial_value", "string?", "The text at first.")],
+            HINTS,
+        ],
+    ),
+    table(
+        "SelectElementOptions",
+        "The options of patchbay.ui.select.",
+        &[
+            ELEMENT,
+            &[
+                part("options", "{ Option }?", "What can be chosen."),
+                part(
+                    "max_count",
+                    "number?",
+                    "How many may be chosen; above 1 the value is a list.",
+                ),
+            ],
+            HINTS,
+        ],
+    ),
+    table(
+        "CheckboxElementOptions",
+        "The options of patchbay.ui.checkbox.",
+        &[
+            ELEMENT,
+            &[part(
+                "initial_value",
+                "boolean?",
+                "Whether it is ticked at first.",
+            )],
+            HINTS,
+        ],
+    ),
+    table(
+        "RadioElementOptions",
+        "The options of patchbay.ui.radio.",
+        &[
+            ELEMENT,
+            &[
+                part("options", "{ Option }?", "What can be chosen."),
+                part("initial_value", "string?", "What is chosen at first."),
+                part("max_count", "number?", "How many may be chosen."),
+            ],
+            HINTS,
+        ],
+    ),
+    alias(
+        "Option",
+        "One option of a select or radio: a text or a boolean, which is its own label, or both.",
+        "string | boolean | LabelledOption",
+    ),
+    table(
+        "LabelledOption",
+        "An option with a label of its own.",
+        &[&[
+            part(
+                "label",
+                "string?",
+                "What the user reads; the value when left out.",
+            ),
+            part("value", "string | boolean", "What is submitted."),
+        ]],
+    ),
+    alias(
+        "DependsOn",
+        "What other fields must be, such as { access_granularity = \"table\" }, or a list of such tables. All must hold.",
+        "{ [string]: string | number | boolean } | { { [string]: string | number | boolean } }",
+    ),
+    table(
+        "Migration",
+        "A migration in the list migrations of a single-file plugin.",
+        &[&[
+            part("id", "string", "Its id."),
+            part("up", "(m: Recorder) -> ()", "Records what it does."),
+            part("down", "((m: Recorder) -> ())?", "Records what undoes it."),
+        ]],
+    ),
+    table(
+        "MigrationSteps",
+        "What a migration's file returns.",
+        &[&[
+            part("up", "(m: Recorder) -> ()", "Records what it does."),
+            part(
+                "down",
+                "((m: Recorder) -> ())?",
+                "Records what undoes it; needed where it cannot be derived.",
+            ),
+        ]],
+    ),
+    table(
+        "Recorder",
+        "Records the operations of a migration's step. They run later, on either database.",
+        &[&[
+            part(
+                "create_table",
+                "(self: Recorder, table: string, columns: { Column }) -> ()",
+                "Creates a table. Its first column is column.id().",
+            ),
+            part(
+                "drop_table",
+                "(self: Recorder, table: string) -> ()",
+                "Drops a table with its rows.",
+            ),
+            part(
+                "add_column",
+                "(self: Recorder, table: string, column: Column) -> ()",
+                "Appends a column. One that is not nullable needs a default.",
+            ),
+            part(
+                "rename_column",
+                "(self: Recorder, table: string, from: string, to: string) -> ()",
+                "Renames a column.",
+            ),
+            part(
+                "drop_column",
+                "(self: Recorder, table: string, column: string) -> ()",
+                "Drops a column with its values.",
+            ),
+            part(
+                "alter_column",
+                "(self: Recorder, table: string, column: Column) -> ()",
+                "Changes a column's type, whether it is nullable, or its default.",
+            ),
+            part(
+                "create_index",
+                "(self: Recorder, table: string, columns: { string }, options: IndexOptions?) -> ()",
+                "Creates an index.",
+            ),
+            part(
+                "drop_index",
+                "(self: Recorder, table: string, name: string) -> ()",
+                "Drops an index.",
+            ),
+            part(
+                "update",
+                "(self: Recorder, table: string, change: Change) -> ()",
+                "Sets columns of the rows that match.",
+            ),
+        ]],
+    ),
+    table(
+        "Column",
+        "What patchbay.column.… makes.",
+        &[&[
+            part("type", "string", "Its type."),
+            part("name", "string", "Its name."),
+        ]],
+    ),
+    table(
+        "ColumnOptions",
+        "The options of patchbay.column.….",
+        &[&[
+            part(
+                "nullable",
+                "boolean?",
+                "Whether it may be null; true when left out.",
+            ),
+            part(
+                "default",
+                "any",
+                "What it is when a row is written without it.",
+            ),
+            part(
+                "primary_key",
+                "boolean?",
+                "Whether it is the primary key; only column.id() is.",
+            ),
+            part("references", "Reference?", "The column that it refers to."),
+        ]],
+    ),
+    table(
+        "Reference",
+        "A foreign key of one column.",
+        &[&[
+            part("table", "string", "The table that it refers to."),
+            part(
+                "column",
+                "string?",
+                "The column there; \"id\" when left out.",
+            ),
+            part(
+                "on_delete",
+                "string?",
+                "\"cascade\", when deleting the row there deletes this one.",
+            ),
+        ]],
+    ),
+    table(
+        "IndexOptions",
+        "The options of an index.",
+        &[&[
+            part(
+                "name",
+                "string?",
+                "Its name; made from the table and the columns when left out.",
+            ),
+            part(
+                "unique",
+                "boolean?",
+                "Whether no two rows may agree in its columns.",
+            ),
+        ]],
+    ),
+    table(
+        "Change",
+        "What an update sets, and where.",
+        &[&[
+            part("set", "{ [string]: any }", "The new values, by column."),
+            part(
+                "where",
+                "{ [string]: any }?",
+                "What rows must have, by column; all rows when left out.",
+            ),
+        ]],
+    ),
+    alias(
+        "Configuration",
+        "The values of a configuration, by field. What is null is nil.",
+        "{ [string]: any }",
+    ),
+    table(
+        "Context",
+        "What a hook is told besides the configuration.",
+        &[&[
+            part(
+                "data_product",
+                "DataProduct?",
+                "The data product; nil where an access path is rendered for none.",
+            ),
+            part(
+                "technical_mapping",
+                "\"default\" | \"custom\"",
+                "How the names in a configuration come about.",
+            ),
+            part(
+                "environment",
+                "Environment?",
+                "The environment that the call is about.",
+            ),
+            part(
+                "template",
+                "string?",
+                "The template that was filled, in render.",
+            ),
+            part(
+                "settings",
+                "{ [string]: any }",
+                "The operator's settings of the plugin, with defaults.",
+            ),
+        ]],
+    ),
+    table(
+        "DataProduct",
+        "The owner of configurations.",
+        &[&[
+            part("id", "string", "Its id."),
+            part("name", "string", "What users call it."),
+            part(
+                "namespace",
+                "string",
+                "Unique, and part of the names of what it owns.",
+            ),
+            part(
+                "domain",
+                "string",
+                "The business domain that it is part of.",
+            ),
+        ]],
+    ),
+    table(
+        "Environment",
+        "An environment, such as production.",
+        &[&[
+            part("id", "string", "Its id."),
+            part("name", "string", "Its name."),
+            part("acronym", "string", "A short name, as in prd."),
+            part(
+                "context",
+                "string",
+                "What identifies it on the platform, such as a role with {{}} for the namespace.",
+            ),
+            part(
+                "is_default",
+                "boolean",
+                "Whether it is the one that is used where none is named.",
+            ),
+            part(
+                "entry",
+                "{ [string]: any }?",
+                "In render: its entry that belongs to the configuration.",
+            ),
+        ]],
+    ),
+    table(
+        "Db",
+        "Reads the catalogue and the plugin's own rows. Belongs to one call.",
+        &[&[
+            part(
+                "platform_options",
+                "(self: Db, platform_key: string?) -> { LabelledOption }",
+                "The options of a platform service, the plugin's own by default. Without them the form is not configured.",
+            ),
+            part(
+                "environments",
+                "(self: Db) -> { Environment }",
+                "The environments.",
+            ),
+            part(
+                "platform_configuration",
+                "(self: Db, environment: Environment | string) -> { [string]: any }?",
+                "What the plugin's platform is in an environment, given by name or as a hook got it.",
+            ),
+            part(
+                "service_configuration",
+                "(self: Db, environment: Environment | string) -> { { [string]: any } }?",
+                "The entries of the plugin's service in an environment.",
+            ),
+            part(
+                "configurations",
+                "(self: Db, filter: ConfigurationFilter?) -> { StoredConfiguration }",
+                "The plugin's own rows, newest first.",
+            ),
+        ]],
+    ),
+    Record {
+        name: "ConfigurationFilter",
+        doc: "Which rows are wanted. Other keys are fields, and what they must be.",
+        shape: Shape::Open(
+            &[&[
+                part(
+                    "data_product_id",
+                    "string?",
+                    "Only those of this data product.",
+                ),
+                part(
+                    "limit",
+                    "number?",
+                    "At most this many, from 1 to 1,000; 100 when left out.",
+                ),
+            ]],
+            "any",
+        ),
+    },
+    Record {
+        name: "StoredConfiguration",
+        doc: "A row: what belongs to every configuration, and the plugin's fields.",
+        shape: Shape::Open(
+            &[&[
+                part("id", "string", "Its id."),
+                part("name", "string", "Its name."),
+                part("data_product_id", "string", "Who owns it."),
+                part(
+                    "technical_mapping",
+                    "\"default\" | \"custom\"",
+                    "How its names come about.",
+                ),
+            ]],
+            "any",
+        ),
+    },
+    table(
+        "FieldError",
+        "Something that is wrong with a configuration.",
+        &[&[
+            part(
+                "field",
+                "string?",
+                "The field; nil when it is the configuration as a whole.",
+            ),
+            part(
+                "message",
+                "string",
+                "What is wrong, for whoever filled in the form.",
+            ),
+        ]],
+    ),
+    alias(
+        "Errors",
+        "What is wrong: an error, a text, or a list of them. Nothing when the list is empty.",
+        "string | FieldError | { string | FieldError }",
+    ),
+    table(
+        "Refusal",
+        "Why there is no link. Made by patchbay.not_found and patchbay.bad_request.",
+        &[&[
+            part(
+                "kind",
+                "string",
+                "\"not_found\" or \"bad_request\"; a spec also meets \"not_implemented\".",
+            ),
+            part("message", "string", "What is missing."),
+        ]],
+    ),
+    alias("Null", "JSON null: the type of patchbay.null.", "any"),
+];
+
+/// Every type of the API of specs.
+pub const SPEC_RECORDS: &[Record] = &[
+    table(
+        "Expectation",
+        "What is expected of a value. An expectation that fails ends the test.",
+        &[&[
+            part(
+                "never",
+                "Expectation",
+                "The opposite of the matcher that follows.",
+            ),
+            part(
+                "to_be",
+                "(self: Expectation, expected: any) -> ()",
+                "It is the same value. For texts, numbers, booleans and nil.",
+            ),
+            part(
+                "to_equal",
+                "(self: Expectation, expected: any) -> ()",
+                "It is plain data that holds the same.",
+            ),
+            part(
+                "to_contain",
+                "(self: Expectation, expected: any) -> ()",
+                "It is a text with that part, a list with that item, or a table with those entries.",
+            ),
+            part(
+                "to_match",
+                "(self: Expectation, pattern: string) -> ()",
+                "It is a text that matches a Lua pattern.",
+            ),
+            part(
+                "to_fail",
+                "(self: Expectation, message: string?) -> ()",
+                "It is a function that raises an error when it is called, with that text in its message.",
+            ),
+            part(
+                "to_match_snapshot",
+                "(self: Expectation, name: string) -> ()",
+                "It is what it was when the snapshot of that name was written, with --update.",
+            ),
+        ]],
+    ),
+    table(
+        "PluginUnderTest",
+        "The plugin beside the spec. Each method takes the world around the call, over that of patchbay.test.plugin.",
+        &[&[
+            part(
+                "definition",
+                "Definition",
+                "What the plugin is, once it is checked.",
+            ),
+            part(
+                "form",
+                "(self: PluginUnderTest, world: World?) -> Form",
+                "The form, as the server gives it out; what is null is nil.",
+            ),
+            part(
+                "normalize",
+                "(self: PluginUnderTest, configuration: Configuration, world: World?) -> (Configuration?, { FieldError }?)",
+                "The values as they are stored: checked by the fields, normalised, checked again. Or nil and errors.",
+            ),
+            part(
+                "validate",
+                "(self: PluginUnderTest, configuration: Configuration, world: World?) -> { FieldError }",
+                "Everything that a server says is wrong with a configuration: by its fields, by normalize, by validate.",
+            ),
+            part(
+                "render",
+                "(self: PluginUnderTest, template: string, configuration: Configuration, world: World?) -> (string?, string?)",
+                "A template, filled and finished; with an environment as its technical info. Nil where no entry belongs to it.",
+            ),
+            part(
+                "url",
+                "(self: PluginUnderTest, world: World?) -> (string?, Refusal?)",
+                "The link, or nil and the refusal.",
+            ),
+        ]],
+    ),
+    table(
+        "World",
+        "What is around a call of the plugin. All of it may be left out.",
+        &[&[
+            part(
+                "catalogue",
+                "FakeCatalogue?",
+                "The catalogue; no options and two plain environments when left out.",
+            ),
+            part(
+                "data_product",
+                "(FakeDataProduct | false)?",
+                "The data product, or false for none; \"sales\" when left out.",
+            ),
+            part(
+                "technical_mapping",
+                "(\"default\" | \"custom\")?",
+                "The technical mapping; \"default\" when left out.",
+            ),
+            part(
+                "environment",
+                "string?",
+                "The name of the environment that the call is about.",
+            ),
+            part(
+                "configurations",
+                "{ Configuration }?",
+                "The plugin's rows. They belong to the data product unless they say otherwise.",
+            ),
+            part(
+                "settings",
+                "{ [string]: any }?",
+                "The operator's settings of the plugin.",
+            ),
+        ]],
+    ),
+    table(
+        "FakeCatalogue",
+        "A catalogue, as a spec writes it.",
+        &[&[
+            part(
+                "options",
+                "{ string }?",
+                "The options of the plugin's own service. Without them the form is not configured.",
+            ),
+            part(
+                "services",
+                "{ [string]: { string } }?",
+                "The options of other services, by platform key.",
+            ),
+            part(
+                "environments",
+                "{ FakeEnvironment }?",
+                "The environments; development and production when left out.",
+            ),
+        ]],
+    ),
+    table(
+        "FakeEnvironment",
+        "An environment, as a spec writes it.",
+        &[&[
+            part("name", "string", "Its name."),
+            part(
+                "acronym",
+                "string?",
+                "A short name; its name when left out.",
+            ),
+            part("context", "string?", "What identifies it on the platform."),
+            part("is_default", "boolean?", "Whether it is the default."),
+            part(
+                "platform_configuration",
+                "{ [string]: any }?",
+                "What the plugin's platform is in it. Secrets are left out, as everywhere.",
+            ),
+            part(
+                "service_configuration",
+                "{ { [string]: any } }?",
+                "The entries of the plugin's service in it.",
+            ),
+        ]],
+    ),
+    table(
+        "FakeDataProduct",
+        "A data product, as a spec writes it.",
+        &[&[
+            part("id", "string?", "Its id."),
+            part(
+                "name",
+                "string?",
+                "What users call it; \"Sales\" when left out.",
+            ),
+            part(
+                "namespace",
+                "string?",
+                "Its namespace; \"sales\" when left out.",
+            ),
+            part(
+                "domain",
+                "string?",
+                "Its domain; \"commerce\" when left out.",
+            ),
+        ]],
+    ),
+    table(
+        "Form",
+        "A form, as the server gives it out.",
+        &[&[
+            part(
+                "not_configured",
+                "boolean",
+                "Whether the catalogue lacks what it needs; then there are no elements.",
+            ),
+            part(
+                "elements",
+                "{ { [string]: any } }",
+                "Its elements, in order.",
+            ),
+        ]],
+    ),
+    table(
+        "Definition",
+        "A plugin's definition, once it is checked, with its defaults.",
+        &[&[
+            part("name", "string", "Its name."),
+            part("version", "string", "Its version, as written."),
+            part("aliases", "{ string }", "Other names it answers to."),
+            part(
+                "requires",
+                "string?",
+                "The Patchbay versions it works with.",
+            ),
+            part(
+                "platform",
+                "{ [string]: any }",
+                "How it presents itself, with its defaults.",
+            ),
+            part("fields", "{ { [string]: any } }", "Its fields."),
+            part("settings", "{ { [string]: any } }", "Its settings."),
+            part("table", "string?", "Its table."),
+            part("examples", "{ Configuration }", "Its examples."),
+            part(
+                "hooks",
+                "{ [string]: boolean }",
+                "Which hooks it has, by name.",
+            ),
+            part(
+                "environment_entry",
+                "string?",
+                "The field that the identifier of an environment's entry equals, or \"first\".",
+            ),
+            part(
+                "placeholders",
+                "{ string }",
+                "Placeholders that render fills.",
+            ),
+            part(
+                "migrations",
+                "{ string }",
+                "The ids of its written migrations.",
+            ),
+        ]],
+    ),
+];

@@ -8,4 +8,12 @@ function links.environment_required(what)
     return nil, patchbay.bad_request(message:format(what))
 end
 
+-- A text of the catalogue in which `{{}}` stands for the namespace of a data product.
+function links.for_namespace(text, namespace)
+    local filled = text:gsub("{{}}", function()
+        return namespace
+    end)
+    return filled
+end
+
 return links

@@ -23,6 +23,7 @@
 //! | `doors` | who gets in |
 //! | `faults` | databases that are away, and processes that are stopped or killed |
 //! | `command_line` | the verbs |
+//! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
 //! | `readme` | the README, executed |
 //!
@@ -53,4 +54,5 @@ mod reload_files;
 mod reload_load;
 mod reload_migrations;
 mod rendering;
+mod specs;
 mod world;

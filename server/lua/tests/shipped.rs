@@ -27,7 +27,7 @@ use patchbay_plugin::template::{Template, text_of};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Every shipped plugin, in the order of `plugins()`.
+/// The plugins for which the default catalogue has a service.
 const SHIPPED: &[(&str, &str)] = &[
     ("snowflake", "SnowflakeDataOutput"),
     ("databricks", "DatabricksDataOutput"),
@@ -42,6 +42,18 @@ const SHIPPED: &[(&str, &str)] = &[
     ("agno", "AgnoPlugin"),
     ("github", "GitHubPlugin"),
 ];
+
+/// The plugins that bring what they need of the catalogue in a file of their own.
+const WITH_CATALOGUE: &[(&str, &str)] = &[
+    ("bigquery", "GoogleBigQueryDataOutput"),
+    ("kafka", "KafkaTopicDataOutput"),
+    ("iceberg", "IcebergTableDataOutput"),
+];
+
+/// Every shipped plugin.
+fn shipped() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    SHIPPED.iter().chain(WITH_CATALOGUE)
+}
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -341,7 +353,7 @@ async fn url_for(
 #[tokio::test]
 async fn platform_metadata() {
     let mut lines = String::new();
-    for (folder, name) in SHIPPED {
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
         let definition = plugin.definition();
         let platform = &definition.platform;
@@ -386,6 +398,9 @@ async fn platform_metadata() {
     ConveyorPlugin (): Conveyor | conveyor-logo.svg | conveyor | parent – | environments no | in form no | shareable yes | Resulting output | Conveyor | The output you can access through this technical asset
     AgnoPlugin (): Agno | agno-logo.svg | agno | parent – | environments no | in form no | shareable yes | Resulting output | Agno Agent | The output you can access through this technical asset
     GitHubPlugin (): GitHub | github-logo.svg | github | parent – | environments no | in form no | shareable yes | Resulting output | GitHub | The output you can access through this technical asset
+    GoogleBigQueryDataOutput (GoogleBigQueryTechnicalAssetConfiguration): BigQuery | bigquery-logo.svg | bigquery | parent – | environments yes | in form yes | shareable yes | Resulting table | Dataset | The table you can access through this technical asset
+    KafkaTopicDataOutput (KafkaTopicTechnicalAssetConfiguration): Kafka | kafka-logo.svg | kafka | parent – | environments yes | in form yes | shareable yes | Resulting topic | Topic | The topic you can access through this technical asset
+    IcebergTableDataOutput (IcebergTableTechnicalAssetConfiguration): Iceberg | iceberg-logo.svg | iceberg | parent – | environments yes | in form yes | shareable yes | Resulting table | Namespace | The table you can access through this technical asset
     "#);
 }
 
@@ -407,7 +422,7 @@ fn outline_of(field: &Field) -> String {
 #[tokio::test]
 async fn fields_and_tables() {
     let mut lines = String::new();
-    for (folder, name) in SHIPPED {
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
         let definition = plugin.definition();
         let fields: Vec<String> = definition.fields.iter().map(outline_of).collect();
@@ -440,12 +455,15 @@ async fn fields_and_tables() {
     ConveyorPlugin: no table, no entry: no fields
     AgnoPlugin: no table, no entry: no fields
     GitHubPlugin: no table, no entry: no fields
+    GoogleBigQueryDataOutput: google_bigquery_data_output_configurations, project: project req; dataset req; table = "*"; access_granularity one of dataset|table req
+    KafkaTopicDataOutput: kafka_topic_data_output_configurations, cluster: cluster req; topic req; partitions = "3"; cleanup_policy one of delete|compact|compact,delete = "delete"; retention = "7d"; value_format one of avro|json_schema|protobuf|none = "avro"; subject = ""
+    IcebergTableDataOutput: iceberg_table_data_output_configurations, catalog: catalog req; catalog_type one of rest|glue|hive = "rest"; namespace req; table = "*"; location = ""; format_version one of 1|2|3 = "2"; access_granularity one of namespace|table req
     "#);
 }
 
 #[tokio::test]
 async fn a_written_migration_makes_the_table_that_the_fields_want() {
-    for (folder, name) in SHIPPED {
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
         let definition = plugin.definition();
         let Some(table) = &definition.table else {
@@ -476,7 +494,7 @@ async fn a_written_migration_makes_the_table_that_the_fields_want() {
 
 #[tokio::test]
 async fn icons_are_small_and_harmless() {
-    for (folder, name) in SHIPPED {
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
         let path = folder_of(folder).join(&plugin.definition().platform.icon_name);
         let icon = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -584,13 +602,11 @@ async fn a_form_needs_the_options_it_offers_and_nothing_else() {
         .expect("a platform"),
     );
     let without_options = catalogue_of(&without_options);
-    for (folder, name) in SHIPPED {
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
-        let needs_options = plugin
-            .definition()
-            .fields
-            .iter()
-            .any(|field| ["database", "catalog", "bucket"].contains(&field.name.as_str()));
+        let needs_options = plugin.definition().fields.iter().any(|field| {
+            ["database", "catalog", "bucket", "project", "cluster"].contains(&field.name.as_str())
+        });
         for catalogue in [&nothing, &without_options] {
             let form = plugin.ui_metadata(reader(catalogue)).await.expect("a form");
             assert_eq!(form.not_configured, needs_options, "{name}");
@@ -1116,12 +1132,76 @@ async fn the_default_catalogue_fits_the_plugins() {
     }
 }
 
+/// The catalogue file that a plugin brings, with what it says of an environment in comments.
+fn own_catalogue(folder: &str) -> Arc<Catalogue> {
+    let path = folder_of(folder).join("catalogue.toml");
+    let mut text = fs::read_to_string(&path).expect("a catalogue of its own");
+    let commented: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .map(str::to_owned)
+        .collect();
+    text += "\n[[environment]]\nname = \"development\"\nacronym = \"dev\"\n";
+    text += &commented.join("\n");
+    let file: CatalogueFile =
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    catalogue_of(&file)
+}
+
+#[tokio::test]
+async fn a_catalogue_of_its_own_fits_its_plugin() {
+    for (folder, name) in WITH_CATALOGUE {
+        let plugin = load_with(folder, json!({})).await;
+        let definition = plugin.definition();
+        let catalogue = own_catalogue(folder);
+        let key = &definition.platform.platform_key;
+        let service = catalogue.service_of(key).expect(name);
+        let environment = catalogue.environment("development").expect("it is there");
+        let entries = catalogue.service_configuration(environment.id, key);
+        let entry = &entries.expect("entries")[0];
+        let options = catalogue.platform_options(key).expect("options");
+        assert_eq!(entry["identifier"], json!(options[0]), "{name}");
+        for template in [
+            &service.result_string_template,
+            &service.technical_info_template,
+        ] {
+            for placeholder in Template::parse(template).placeholders() {
+                let is_field = definition
+                    .fields
+                    .iter()
+                    .any(|field| field.name.as_str() == placeholder);
+                assert!(
+                    is_field || entry.get(placeholder).is_some(),
+                    "{name}: {placeholder}"
+                );
+            }
+        }
+        let form = plugin
+            .ui_metadata(reader(&catalogue))
+            .await
+            .expect("a form");
+        assert!(!form.not_configured, "{name}");
+        let link = url(&plugin, &catalogue, Some("development"))
+            .await
+            .expect(name);
+        assert!(
+            link.starts_with("https://") && !link.contains('{'),
+            "{link}"
+        );
+    }
+}
+
 /// What an example shows is stored and gets an access path.
 #[tokio::test]
 async fn examples_are_right_all_the_way() {
-    let catalogue = default_catalogue();
-    for (folder, name) in SHIPPED {
+    let default = default_catalogue();
+    for (folder, name) in shipped() {
         let plugin = load_with(folder, json!({})).await;
+        let catalogue = match WITH_CATALOGUE.iter().any(|(own, _)| own == folder) {
+            true => own_catalogue(folder),
+            false => default.clone(),
+        };
         let definition = plugin.definition();
         for example in &definition.examples {
             let stored = normalized(&plugin, TechnicalMapping::Custom, example.clone().into())

@@ -30,6 +30,9 @@ pub const SHIPPED: &[&str] = &[
     "ConveyorPlugin",
     "AgnoPlugin",
     "GitHubPlugin",
+    "GoogleBigQueryDataOutput",
+    "KafkaTopicDataOutput",
+    "IcebergTableDataOutput",
 ];
 
 /// What `ENABLED_PLUGINS` and `DISABLED_PLUGINS` say.

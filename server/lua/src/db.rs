@@ -11,7 +11,7 @@ use patchbay_plugin::definition::Definition;
 use patchbay_plugin::name::PlatformKey;
 use uuid::Uuid;
 
-use crate::api::{raised, unknown};
+use crate::api::{names_of, raised, unknown};
 use crate::call::ConfigurationFilter;
 use crate::running::Running;
 use crate::values::{AnswerReader, freeze, into_lua, kind, map_into_lua};
@@ -256,15 +256,6 @@ impl Db {
     }
 }
 
-/// What `db` can be asked.
-const METHODS: &[&str] = &[
-    "platform_options",
-    "environments",
-    "platform_configuration",
-    "service_configuration",
-    "configurations",
-];
-
 impl UserData for Db {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method("platform_options", |lua, db, key: Option<String>| {
@@ -278,7 +269,7 @@ impl UserData for Db {
             db.service_configuration(lua, &environment)
         });
         methods.add_meta_method(MetaMethod::Index, |_, _, name: LuaString| {
-            Err::<Value, _>(unknown("db", &name.to_string_lossy(), METHODS))
+            Err::<Value, _>(unknown("db", &name.to_string_lossy(), &names_of("Db")))
         });
         methods.add_async_method("configurations", |lua, db, asked: Option<Table>| {
             // All but the wait happens before the future is made, in the coroutine that asks.

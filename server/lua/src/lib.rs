@@ -40,6 +40,7 @@
 //! 4. *Nothing is kept between calls.* Every call finds locals, upvalues, modules and coroutines as the plugin's files
 //!    left them, whatever hooks do with them; what calls share is frozen.
 //! 5. *A plugin reaches the names on [`API`], and nothing else.* No bytecode, no files, no time, no chance.
+//!    What a spec has besides is on [`SPEC_API`], and no plugin has it.
 //! 6. *Every native is bounded or polls.* A table of their worst cases is a test.
 //! 7. *`db` is bound to one call*, reads only, and never asks for another plugin's rows.
 //! 8. *No message holds a Lua stack*, and each names the file, and the line where it is known.
@@ -80,7 +81,7 @@ mod values;
 mod vm;
 mod watchdog;
 
-pub use api::{API, Entry, Part, RECORDS, Record, SPEC_RECORDS, Shape};
+pub use api::{API, Entry, Part, RECORDS, Record, Shape};
 pub use call::{
     CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall,
 };
@@ -89,5 +90,7 @@ pub use limits::Limits;
 pub use plugin::Plugin;
 pub use sandbox::Sandbox;
 pub use source::{Files, MAX_FILE, SettingsLookup, Source};
-pub use spec::{Failure, SPEC_API, Snapshots, Spec, SpecOptions, SpecReport, TestReport};
+pub use spec::{
+    Failure, SPEC_API, SPEC_RECORDS, Snapshots, Spec, SpecOptions, SpecReport, TestReport,
+};
 pub use types::types;

@@ -10,7 +10,7 @@ use patchbay_plugin::migration::{Migration, Operation, read_operations};
 use patchbay_plugin::name::{MigrationId, nearest};
 use patchbay_plugin::term::{Mistake, Mistakes, Path, Term};
 
-use crate::api::{raised, unknown};
+use crate::api::{names_of, raised, unknown};
 use crate::error::{Report, Stage};
 use crate::explain::explain;
 use crate::load::Unplaced;
@@ -447,19 +447,6 @@ impl Recorder {
     }
 }
 
-/// What can be recorded.
-const METHODS: &[&str] = &[
-    "create_table",
-    "drop_table",
-    "add_column",
-    "rename_column",
-    "drop_column",
-    "alter_column",
-    "create_index",
-    "drop_index",
-    "update",
-];
-
 impl UserData for Recorder {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_method(
@@ -518,7 +505,7 @@ impl UserData for Recorder {
             m.record(lua, "drop_index", &[("table", table), ("name", name)], None)
         });
         methods.add_meta_method(MetaMethod::Index, |_, _, name: LuaString| {
-            Err::<Value, _>(unknown("m", &name.to_string_lossy(), METHODS))
+            Err::<Value, _>(unknown("m", &name.to_string_lossy(), &names_of("Recorder")))
         });
         methods.add_method("update", |lua, m, (table, change): (Value, Value)| {
             m.record(lua, "update", &[("table", table)], Some(change))

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::api::{API, Entry, RECORDS, Record, SPEC_RECORDS, Shape};
-use crate::spec::SPEC_API;
+use crate::api::{API, Entry, RECORDS, Record, Shape};
+use crate::spec::{SPEC_API, SPEC_RECORDS};
 
 const HEAD: &str = "\
 -- What plugins and their specs can reach, for luau-lsp. Written by `patchbay plugin types`; do not edit.

@@ -358,6 +358,11 @@ async fn what_is_wrong_with_the_file_or_the_plugin_is_told_once() {
         told(&broken),
         @"error lua-plugins/x_spec.lua:1: Expected identifier when parsing variable name, got 'end'"
     );
+    let empty = run("local plugin = patchbay.test.plugin()").await;
+    assert_snapshot!(
+        told(&empty),
+        @r#"error lua-plugins/x_spec.lua: it has no test: it("…", function() … end)"#
+    );
     let raising = run("local x = nil\nx.y = 1").await;
     assert_snapshot!(told(&raising), @"error lua-plugins/x_spec.lua:2: attempt to index nil with 'y'");
     let misused = run("describe('x')").await;

@@ -13,7 +13,8 @@ mod records;
 use mlua::{Lua, Table, Value};
 
 pub(crate) use host::{HostApi, install, raised, unknown};
-pub use records::{Part, RECORDS, Record, SPEC_RECORDS, Shape};
+pub use records::{Part, RECORDS, Record, Shape};
+pub(crate) use records::{names_of, part, table};
 
 /// One name that a plugin can reach.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,9 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `host` | what a spec can reach besides the API of plugins, and the functions behind it |
+//! | `host`, `records` | what a spec can reach besides the API of plugins, and the tables that it takes and gives |
+//! | `ask` | what a spec asks of the plugin under test |
+//! | `judge` | what an expectation comes to |
 //! | `world` | the world around a plugin under test: a fake catalogue, a data product, rows |
 //! | `compare` | what an expectation compares, and how a difference is shown |
 //! | `snapshots` | the snapshots of one spec |
@@ -13,8 +15,11 @@
 //! test asks of the plugin goes to the plugin's own VM and back, through the checks that a server applies. A test has the
 //! limits of a hook: one that does not end is stopped, and the next begins on a new VM.
 
+mod ask;
 mod compare;
 mod host;
+mod judge;
+mod records;
 mod snapshots;
 mod world;
 
@@ -36,6 +41,7 @@ use crate::source::{Files, Source};
 
 pub use host::SPEC_API;
 pub(crate) use host::{SpecApi, install, printing};
+pub use records::SPEC_RECORDS;
 use snapshots::Book;
 pub use snapshots::Snapshots;
 
@@ -315,6 +321,10 @@ impl Sandbox {
             return report;
         };
         match running.ask(SpecRun::List).await {
+            Ok(SpecReply::Tests(tests)) if tests.is_empty() => {
+                let error = Report::new(Stage::Load, "it has no test: it(\"…\", function() … end)");
+                report.errors.push(error.in_file(report.file.clone()));
+            }
             Ok(SpecReply::Tests(tests)) => {
                 report.tests = running.run(tests, options.filter.as_deref()).await;
             }

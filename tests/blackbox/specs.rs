@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Folder, run};
+use crate::harness::{Folder, Server, run};
 use crate::world::plugin;
 
 /// What the repository ships.
@@ -104,7 +104,7 @@ fn the_report_is_there_for_programs_too() {
     assert_eq!(spec["plugin"], "XDataOutput");
     assert_eq!(spec["file"], "lua-plugins/x_spec.lua");
     let test = &spec["tests"][1];
-    assert_eq!(test["names"], serde_json::json!(["it", "is stored"]));
+    assert_eq!(test["names"], json!(["it", "is stored"]));
     assert_eq!(
         (&test["line"], &test["failure"]["line"]),
         (&5.into(), &6.into())
@@ -200,4 +200,131 @@ fn types_are_those_that_the_repository_has() {
     )
     .well();
     assert_eq!(folder.read("types/patchbay.d.luau"), committed);
+}
+
+/// A plugin whose hooks change, refuse and finish.
+const JUDGING: &str = r#"
+local field = patchbay.field
+return patchbay.plugin {
+    name = "XDataOutput",
+    platform = { platform_key = "snowflake" },
+    fields = {
+        field.string "database" { required = true, max = 12 },
+        field.string "schema" { default = "main" },
+        field.string "table" { default = "*" },
+        field.integer "days" { min = 1 },
+    },
+    table = "x_data_output_configurations",
+    normalize = function(configuration, context)
+        if configuration.table == "refused" then
+            return nil, { { field = "table", message = "not this one" }, "nor anything like it" }
+        end
+        if context.technical_mapping == "default" then
+            configuration.database = context.data_product.namespace .. "_" .. configuration.database
+        end
+        return configuration
+    end,
+    validate = function(configuration)
+        return configuration.schema == "theirs" and { { field = "schema", message = "not yours" } } or {}
+    end,
+    render = function(configuration, filled, context)
+        return filled:upper() .. "/" .. tostring(configuration.days) .. "/" .. context.technical_mapping
+    end,
+}
+"#;
+
+/// Plain data as Luau writes it.
+fn in_lua(value: &Value) -> String {
+    match value {
+        Value::Null => "patchbay.null".to_owned(),
+        Value::Object(entries) => {
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|(key, value)| format!("[\"{key}\"] = {}", in_lua(value)))
+                .collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a server says of a dry run, as a spec sees it: without nulls, and errors by field.
+fn as_a_spec_sees_it(mut run: Value) -> Value {
+    let errors: Vec<Value> = run["errors"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|error| match error["loc"].get(3) {
+            Some(field) => json!({ "field": field, "message": error["msg"] }),
+            None => json!({ "message": error["msg"] }),
+        })
+        .collect();
+    let mut seen = json!({ "errors": errors });
+    if run["valid"] == true {
+        let values = run["configuration"].as_object_mut().expect("values");
+        values.retain(|key, value| key != "configuration_type" && !value.is_null());
+        seen["values"] = run["configuration"].take();
+        seen["path"] = run["access_path"].take();
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_spec_is_told_what_a_server_tells() {
+    let cases = [
+        json!({ "database": "dwh" }),
+        json!({ "database": "dwh", "schema": "ours", "table": "t-1", "days": 3, "unknown": true }),
+        json!({ "database": "dwh", "days": null }),
+        json!({}),
+        json!({ "database": 5, "schema": true, "days": 0 }),
+        json!({ "database": "dwh", "days": 1.5 }),
+        json!({ "database": "much too long" }),
+        json!({ "database": "dwh", "table": "refused" }),
+        json!({ "database": "dwh", "schema": "theirs" }),
+    ];
+    let server = Server::start(|options| {
+        options.file("lua-plugins/x.lua", JUDGING);
+    });
+    let product = server.data_product("sales", "commerce").await;
+    let (mut told, mut tests) = (serde_json::Map::new(), String::new());
+    for (place, case) in cases.iter().enumerate() {
+        for mapping in ["default", "custom"] {
+            let body = json!({ "data_product_id": product, "technical_mapping": mapping, "configuration": case });
+            let answer = server.post("plugins/XDataOutput/validate", &body).await;
+            let name = format!("{place} {mapping}");
+            told.insert(name.clone(), as_a_spec_sees_it(answer.is(200).json()));
+            tests += &format!("try(\"{name}\", {}, \"{mapping}\")\n", in_lua(case));
+        }
+    }
+    assert!(
+        told.values()
+            .any(|seen| seen["path"] == "SALES_DWH.MAIN.*/nil/default"),
+        "{told:#?}"
+    );
+    let spec = r#"
+        local plugin = patchbay.test.plugin { data_product = { namespace = "sales", domain = "commerce" } }
+        local function try(name, configuration, mapping)
+            it(name, function()
+                local world = { technical_mapping = mapping }
+                local seen = { errors = plugin:validate(configuration, world) }
+                if #seen.errors == 0 then
+                    seen.values = plugin:normalize(configuration, world)
+                    seen.path = plugin:render("{database}.{schema}.{table}", configuration, world)
+                end
+                expect(seen):to_match_snapshot(name)
+            end)
+        end
+    "#;
+    server
+        .folder
+        .write("lua-plugins/x_spec.lua", format!("{spec}\n{tests}"));
+    let told = serde_json::to_string(&told).expect("JSON");
+    server
+        .folder
+        .write("lua-plugins/__snapshots__/x_spec.json", told);
+    let said = server.run(&["plugin", "test"]).well();
+    assert!(
+        said.contains("18 tests in 1 spec: 18 passed, 0 failed"),
+        "{said}"
+    );
 }

@@ -56,12 +56,13 @@ impl fmt::Display for DatabaseUrl {
             DatabaseUrl::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
             DatabaseUrl::Postgres(url) => {
                 let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-                write!(
-                    f,
-                    "postgres://{}",
-                    host.split('?').next().unwrap_or_default()
-                )
+                let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+                // An `@` behind the first `?` means that one of them is part of a password, and nobody knows which.
+                if parameters.contains('@') {
+                    return f.write_str("postgres://…");
+                }
+                let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
+                write!(f, "postgres://{host}")
             }
         }
     }
@@ -150,6 +151,10 @@ mod tests {
             format!("{postgres} {postgres:?}"),
             "postgres://host/db postgres://host/db"
         );
+        for odd in ["postgres://me:hu?sh@host/db", "postgres://host/db?password=hu@sh"] {
+            let shown = DatabaseUrl::parse(odd).expect("a URL").to_string();
+            assert_eq!(shown, "postgres://…", "{odd}");
+        }
         for bad in ["sqlite://", "mysql://x:y@z", "data/patchbay.db"] {
             let error = DatabaseUrl::parse(bad).expect_err(bad).to_string();
             assert!(!error.contains("x:y"), "{error}");

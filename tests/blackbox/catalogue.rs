@@ -2,16 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Http, Server, for_each_database, open_database};
+use crate::harness::{Http, Server, for_each_database};
 use crate::world::assert_same_text;
 
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
-
-fn server_on(database: Database) -> Server {
-    Server::start(|options| {
-        options.database(database);
-    })
-}
 
 async fn created(server: &Http, path: &str, body: Value) -> String {
     let answer = server.post(path, &body).await.is(201);
@@ -27,7 +21,8 @@ async fn created(server: &Http, path: &str, body: Value) -> String {
 
 #[tokio::test]
 async fn the_default_catalogue_reads_as_in_the_origin() {
-    let server = server_on(Database::Sqlite);
+    for_each_database(async |database| {
+    let server = Server::on(database);
     let platforms = server.get("configuration/platforms").await.is(200).json();
     let names: Vec<&Value> = platforms["platforms"]
         .as_array()
@@ -139,74 +134,78 @@ async fn the_default_catalogue_reads_as_in_the_origin() {
         .expect("a list");
     assert_eq!(everywhere.len(), 2);
     assert!(everywhere.contains(&of_service));
+}).await;
 }
 
 #[tokio::test]
 async fn what_is_unknown_is_a_404_that_says_what() {
-    let server = server_on(Database::Sqlite);
-    let (aws, glue) = server.service("AWS", "Glue").await;
-    let development = server.environment("development").await;
-    for (path, what) in [
-        (
-            format!("configuration/platforms/{NOWHERE}/services"),
-            "Platform",
-        ),
-        (
-            format!("configuration/platforms/{aws}/services/{NOWHERE}"),
-            "Platform service configuration",
-        ),
-        (
-            format!("configuration/platforms/{NOWHERE}/services/{glue}"),
-            "Platform service configuration",
-        ),
-        (
+    for_each_database(async |database| {
+        let server = Server::on(database);
+        let (aws, glue) = server.service("AWS", "Glue").await;
+        let development = server.environment("development").await;
+        for (path, what) in [
+            (
+                format!("configuration/platforms/{NOWHERE}/services"),
+                "Platform",
+            ),
+            (
+                format!("configuration/platforms/{aws}/services/{NOWHERE}"),
+                "Platform service configuration",
+            ),
+            (
+                format!("configuration/platforms/{NOWHERE}/services/{glue}"),
+                "Platform service configuration",
+            ),
+            (
+                format!("configuration/platforms/configs/{NOWHERE}"),
+                "Platform service configuration",
+            ),
+            (
+                format!("configuration/environments/{NOWHERE}"),
+                "Environment",
+            ),
+            (
+                format!("configuration/environments/{NOWHERE}/configs"),
+                "Environment",
+            ),
+            (
+                format!("configuration/environments/configs/{NOWHERE}"),
+                "Environment configuration",
+            ),
+            (
+                format!("configuration/environments/{development}/platforms/{NOWHERE}/config"),
+                "Environment configuration",
+            ),
+            (format!("data_products/{NOWHERE}"), "Data product"),
+            (format!("configurations/{NOWHERE}"), "Configuration"),
+            (format!("configurations/{NOWHERE}/history"), "Configuration"),
+        ] {
+            assert_eq!(
+                server.get(&path).await.error(404),
+                format!("{what} not found"),
+                "{path}"
+            );
+        }
+        for path in [
+            "configuration/environments/nope",
+            "data_products/nope",
+            "configurations/nope",
+        ] {
+            let detail = server.get(path).await.error(422);
+            assert_eq!(detail[0]["loc"][0], "path", "{path}: {detail}");
+        }
+        for path in [
+            format!("configuration/platforms/{NOWHERE}"),
             format!("configuration/platforms/configs/{NOWHERE}"),
-            "Platform service configuration",
-        ),
-        (
             format!("configuration/environments/{NOWHERE}"),
-            "Environment",
-        ),
-        (
-            format!("configuration/environments/{NOWHERE}/configs"),
-            "Environment",
-        ),
-        (
             format!("configuration/environments/configs/{NOWHERE}"),
-            "Environment configuration",
-        ),
-        (
-            format!("configuration/environments/{development}/platforms/{NOWHERE}/config"),
-            "Environment configuration",
-        ),
-        (format!("data_products/{NOWHERE}"), "Data product"),
-        (format!("configurations/{NOWHERE}"), "Configuration"),
-        (format!("configurations/{NOWHERE}/history"), "Configuration"),
-    ] {
-        assert_eq!(
-            server.get(&path).await.error(404),
-            format!("{what} not found"),
-            "{path}"
-        );
-    }
-    for path in [
-        "configuration/environments/nope",
-        "data_products/nope",
-        "configurations/nope",
-    ] {
-        let detail = server.get(path).await.error(422);
-        assert_eq!(detail[0]["loc"][0], "path", "{path}: {detail}");
-    }
-    for path in [
-        format!("configuration/platforms/{NOWHERE}"),
-        format!("configuration/platforms/configs/{NOWHERE}"),
-        format!("configuration/environments/{NOWHERE}"),
-        format!("configuration/environments/configs/{NOWHERE}"),
-        format!("data_products/{NOWHERE}"),
-        format!("configurations/{NOWHERE}"),
-    ] {
-        server.delete(&path).await.error(404);
-    }
+            format!("data_products/{NOWHERE}"),
+            format!("configurations/{NOWHERE}"),
+        ] {
+            server.delete(&path).await.error(404);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -299,7 +298,7 @@ const LAKE: &str = r#"
 #[tokio::test]
 async fn environments_can_be_written() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let (aws, glue) = server.service("AWS", "Glue").await;
         let body =
             json!({ "name": "staging", "acronym": "stg", "context": "c", "is_default": true });
@@ -372,17 +371,12 @@ async fn a_secret_goes_in_and_never_comes_out() {
             });
             json!({ "config": [entry] })
         };
-        let stored = || match database {
-            Database::Sqlite => {
-                let config: String = open_database(&server.folder)
-                    .query_row(
-                        "SELECT config FROM environment_configurations WHERE id = ?1 OR hex(id) = upper(replace(?1, '-', ''))",
-                        [&id],
-                        |row| row.get(0),
-                    )
-                    .expect("the row");
-                serde_json::from_str::<Value>(&config).expect("JSON")[0]["admin_pwd"].clone()
-            }
+        let stored = async || {
+            let sql = format!(
+                "SELECT CAST(config AS text) FROM environment_configurations WHERE CAST(id AS text) = '{id}'"
+            );
+            let config = database.texts(&server.folder, &sql).await;
+            serde_json::from_str::<Value>(&config[0]).expect("JSON")[0]["admin_pwd"].clone()
         };
         for (sent, out, kept) in [
             (json!("hunter2"), json!(""), json!("hunter2")),
@@ -395,7 +389,7 @@ async fn a_secret_goes_in_and_never_comes_out() {
         ] {
             let answer = server.put(&write, &entry(sent.clone())).await.is(200);
             assert_eq!(answer.json()["config"][0]["admin_pwd"], out, "{sent}");
-            assert_eq!(stored(), kept, "{sent}");
+            assert_eq!(stored().await, kept, "{sent}");
             let all = format!("configuration/environments/{development}/configs");
             for path in [&path, &write, &all] {
                 let text = server.get(path).await.is(200).text();
@@ -414,7 +408,8 @@ async fn a_secret_goes_in_and_never_comes_out() {
 
 #[tokio::test]
 async fn a_secret_in_a_wrong_body_is_not_repeated() {
-    let server = server_on(Database::Sqlite);
+    for_each_database(async |database| {
+    let server = Server::on(database);
     let (platform, service) = server.service("PostgreSQL", "PostgreSQL").await;
     let development = server.environment("development").await;
     let of_service = format!(
@@ -443,6 +438,7 @@ async fn a_secret_in_a_wrong_body_is_not_repeated() {
     }
     let log = server.logged();
     assert!(!log.contains("hunter2"), "{log}");
+}).await;
 }
 
 const SPY: &str = r#"
@@ -457,7 +453,7 @@ const SPY: &str = r#"
 #[tokio::test]
 async fn names_are_unique_and_what_is_referred_to_stays() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         server
             .post("configuration/platforms", &json!({ "name": "AWS" }))
             .await
@@ -504,7 +500,7 @@ async fn names_are_unique_and_what_is_referred_to_stays() {
 #[tokio::test]
 async fn data_products_are_read_and_written() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let body = json!({ "name": "Sales of Europe", "namespace": "sales-eu", "domain": "sales" });
         let id = created(&server, "data_products", body.clone()).await;
         let path = format!("data_products/{id}");

@@ -7,35 +7,41 @@ use crate::world::{DEFAULTS, bigquery, entry, entry_at, names, plugin};
 
 #[tokio::test]
 async fn a_plugin_in_a_path_takes_the_place_of_the_embedded_one() {
-    let shipped = format!("{}/lua-plugins/snowflake", env!("CARGO_MANIFEST_DIR"));
-    let read =
-        |file: &str| std::fs::read_to_string(format!("{shipped}/{file}")).expect("a shipped file");
-    let server = Server::start(|options| {
-        let source = read("plugin.lua").replace("label = \"Database\"", "label = \"Our database\"");
-        options.file("lua-plugins/snowflake/plugin.lua", source);
-        let migration = "migrations/0001_create_table.lua";
-        options.file(
-            &format!("lua-plugins/snowflake/{migration}"),
-            read(migration),
+    for_each_database(async |database| {
+        let shipped = format!("{}/lua-plugins/snowflake", env!("CARGO_MANIFEST_DIR"));
+        let read = |file: &str| {
+            std::fs::read_to_string(format!("{shipped}/{file}")).expect("a shipped file")
+        };
+        let server = Server::start(|options| {
+            options.database(database);
+            let source =
+                read("plugin.lua").replace("label = \"Database\"", "label = \"Our database\"");
+            options.file("lua-plugins/snowflake/plugin.lua", source);
+            let migration = "migrations/0001_create_table.lua";
+            options.file(
+                &format!("lua-plugins/snowflake/{migration}"),
+                read(migration),
+            );
+        });
+        let list = server.get("plugins").await.is(200).json();
+        assert_eq!(names(&list), DEFAULTS);
+        assert_eq!(
+            entry(&list, "SnowflakeDataOutput")["ui_metadata"][0]["label"],
+            "Our database"
         );
-    });
-    let list = server.get("plugins").await.is(200).json();
-    assert_eq!(names(&list), DEFAULTS);
-    assert_eq!(
-        entry(&list, "SnowflakeDataOutput")["ui_metadata"][0]["label"],
-        "Our database"
-    );
-    let details = server
-        .get("plugins/SnowflakeDataOutput")
-        .await
-        .is(200)
-        .json();
-    assert!(
-        details["source"]
-            .as_str()
-            .is_some_and(|source| source.ends_with("lua-plugins/snowflake")),
-        "{details}"
-    );
+        let details = server
+            .get("plugins/SnowflakeDataOutput")
+            .await
+            .is(200)
+            .json();
+        assert!(
+            details["source"]
+                .as_str()
+                .is_some_and(|source| source.ends_with("lua-plugins/snowflake")),
+            "{details}"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -142,88 +148,96 @@ async fn a_later_plugin_that_does_not_continue_the_history_leaves_the_earlier_se
 
 #[tokio::test]
 async fn of_one_name_in_one_path_the_first_by_file_name_serves_and_the_other_fails() {
-    let server = Server::start(|options| {
-        options.file("lua-plugins/b.lua", bigquery("2.0.0", "Second"));
-        options.file("lua-plugins/a/plugin.lua", bigquery("1.0.0", "First"));
-    });
-    let form = server
-        .get("plugins/BigQueryDataOutput/form")
-        .await
-        .is(200)
-        .json();
-    assert_eq!(form["version"], "1.0.0");
-    let status = server.get("plugins/status").await.is(200).json();
-    let other = entry_at(&status, "b.lua");
-    assert_eq!(other["state"], "failed", "{other}");
-    assert!(
-        other["last_error"]["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("lua-plugins/a")),
-        "{other}"
-    );
-    assert_eq!(entry_at(&status, "lua-plugins/a")["state"], "active");
-    server.folder.remove("lua-plugins/a");
-    server
-        .until("plugins/BigQueryDataOutput/form", 200, |form| {
-            form["version"] == "2.0.0"
-        })
-        .await;
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file("lua-plugins/b.lua", bigquery("2.0.0", "Second"));
+            options.file("lua-plugins/a/plugin.lua", bigquery("1.0.0", "First"));
+        });
+        let form = server
+            .get("plugins/BigQueryDataOutput/form")
+            .await
+            .is(200)
+            .json();
+        assert_eq!(form["version"], "1.0.0");
+        let status = server.get("plugins/status").await.is(200).json();
+        let other = entry_at(&status, "b.lua");
+        assert_eq!(other["state"], "failed", "{other}");
+        assert!(
+            other["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("lua-plugins/a")),
+            "{other}"
+        );
+        assert_eq!(entry_at(&status, "lua-plugins/a")["state"], "active");
+        server.folder.remove("lua-plugins/a");
+        server
+            .until("plugins/BigQueryDataOutput/form", 200, |form| {
+                form["version"] == "2.0.0"
+            })
+            .await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_second_claim_on_a_name_or_a_table_fails_the_later_plugin() {
-    let alias = r#"aliases = { "Shared" },"#;
-    let of_one = r#"table = "shared_table","#;
-    for (first, second, word) in [
-        (
-            plugin("ADataOutput", alias),
-            plugin("BDataOutput", alias),
-            "Shared",
-        ),
-        (
-            plugin("ADataOutput", ""),
-            plugin("BDataOutput", r#"aliases = { "ADataOutput" },"#),
-            "ADataOutput",
-        ),
-        (
-            plugin("ADataOutput", of_one),
-            plugin("BDataOutput", of_one),
-            "shared_table",
-        ),
-        (
-            plugin("ADataOutput", ""),
-            plugin(
-                "BDataOutput",
-                r#"aliases = { "GlueTechnicalAssetConfiguration" },"#,
+    for_each_database(async |database| {
+        let alias = r#"aliases = { "Shared" },"#;
+        let of_one = r#"table = "shared_table","#;
+        for (first, second, word) in [
+            (
+                plugin("ADataOutput", alias),
+                plugin("BDataOutput", alias),
+                "Shared",
             ),
-            "GlueTechnicalAssetConfiguration",
-        ),
-        (
-            plugin("ADataOutput", ""),
-            plugin(
-                "BDataOutput",
-                r#"table = "snowflake_data_output_configurations","#,
+            (
+                plugin("ADataOutput", ""),
+                plugin("BDataOutput", r#"aliases = { "ADataOutput" },"#),
+                "ADataOutput",
             ),
-            "snowflake_data_output_configurations",
-        ),
-    ] {
-        let server = Server::start(|options| {
-            options.file("lua-plugins/a.lua", &first);
-            options.file("lua-plugins/b.lua", &second);
-        });
-        let list = server.get("plugins").await.is(200).json();
-        assert!(names(&list).contains(&"ADataOutput"), "{word}");
-        assert!(!names(&list).contains(&"BDataOutput"), "{word}");
-        assert_eq!(names(&list).len(), 5, "{word}");
-        let status = server.get("plugins/status").await.is(200).json();
-        let failed = entry(&status, "BDataOutput");
-        assert_eq!(
-            (&failed["state"], &failed["last_error"]["stage"]),
-            (&json!("failed"), &json!("collision"))
-        );
-        let message = failed["last_error"]["message"].as_str().expect("a message");
-        assert!(message.contains(word), "{message}");
-    }
+            (
+                plugin("ADataOutput", of_one),
+                plugin("BDataOutput", of_one),
+                "shared_table",
+            ),
+            (
+                plugin("ADataOutput", ""),
+                plugin(
+                    "BDataOutput",
+                    r#"aliases = { "GlueTechnicalAssetConfiguration" },"#,
+                ),
+                "GlueTechnicalAssetConfiguration",
+            ),
+            (
+                plugin("ADataOutput", ""),
+                plugin(
+                    "BDataOutput",
+                    r#"table = "snowflake_data_output_configurations","#,
+                ),
+                "snowflake_data_output_configurations",
+            ),
+        ] {
+            let server = Server::start(|options| {
+                options.database(database);
+                options.file("lua-plugins/a.lua", &first);
+                options.file("lua-plugins/b.lua", &second);
+            });
+            let list = server.get("plugins").await.is(200).json();
+            assert!(names(&list).contains(&"ADataOutput"), "{word}");
+            assert!(!names(&list).contains(&"BDataOutput"), "{word}");
+            assert_eq!(names(&list).len(), 5, "{word}");
+            let status = server.get("plugins/status").await.is(200).json();
+            let failed = entry(&status, "BDataOutput");
+            assert_eq!(
+                (&failed["state"], &failed["last_error"]["stage"]),
+                (&json!("failed"), &json!("collision"))
+            );
+            let message = failed["last_error"]["message"].as_str().expect("a message");
+            assert!(message.contains(word), "{message}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -261,43 +275,47 @@ async fn a_table_stays_its_owners_when_the_owner_is_gone() {
 
 #[tokio::test]
 async fn a_platform_key_may_be_there_twice_and_the_first_by_name_has_tile_and_link() {
-    let of = |name: &str, table: &str| {
-        let lines = format!(
-            r#"
+    for_each_database(async |database| {
+        let of = |name: &str, table: &str| {
+            let lines = format!(
+                r#"
     platform = {{ platform_key = "shared", display_name = "{name}" }},
     table = "{table}",
     url = function() return "https://example.com/{name}" end,
 "#
-        );
-        plugin(name, &lines)
-    };
-    let server = Server::start(|options| {
-        options.env("ENABLED_PLUGINS", "[]");
-        // File names in the other order, so that only the plugins' names can have decided.
-        options.file("lua-plugins/a.lua", of("Zulu", "z_table"));
-        options.file("lua-plugins/z.lua", of("Alpha", "a_table"));
-    });
-    let list = server.get("plugins").await.is(200).json();
-    assert_eq!(names(&list), ["Alpha", "Zulu"]);
-    let tiles = server.get("plugins/platform-tiles").await.is(200).json();
-    let labels: Vec<&Value> = tiles["platform_tiles"]
-        .as_array()
-        .expect("tiles")
-        .iter()
-        .map(|tile| &tile["label"])
-        .collect();
-    assert_eq!(labels, ["Alpha"]);
-    let product = server.data_product("sales", "sales").await;
-    let link = server
-        .get(&format!("plugins/shared/url?id={product}"))
-        .await
-        .is(200)
-        .json();
-    assert_eq!(link["url"], "https://example.com/Alpha");
-    let link = server
-        .get(&format!("plugins/Zulu/url?id={product}"))
-        .await
-        .is(200)
-        .json();
-    assert_eq!(link["url"], "https://example.com/Zulu");
+            );
+            plugin(name, &lines)
+        };
+        let server = Server::start(|options| {
+            options.database(database);
+            options.env("ENABLED_PLUGINS", "[]");
+            // File names in the other order, so that only the plugins' names can have decided.
+            options.file("lua-plugins/a.lua", of("Zulu", "z_table"));
+            options.file("lua-plugins/z.lua", of("Alpha", "a_table"));
+        });
+        let list = server.get("plugins").await.is(200).json();
+        assert_eq!(names(&list), ["Alpha", "Zulu"]);
+        let tiles = server.get("plugins/platform-tiles").await.is(200).json();
+        let labels: Vec<&Value> = tiles["platform_tiles"]
+            .as_array()
+            .expect("tiles")
+            .iter()
+            .map(|tile| &tile["label"])
+            .collect();
+        assert_eq!(labels, ["Alpha"]);
+        let product = server.data_product("sales", "sales").await;
+        let link = server
+            .get(&format!("plugins/shared/url?id={product}"))
+            .await
+            .is(200)
+            .json();
+        assert_eq!(link["url"], "https://example.com/Alpha");
+        let link = server
+            .get(&format!("plugins/Zulu/url?id={product}"))
+            .await
+            .is(200)
+            .json();
+        assert_eq!(link["url"], "https://example.com/Zulu");
+    })
+    .await;
 }

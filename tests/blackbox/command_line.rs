@@ -1,6 +1,8 @@
 //! The verbs.
 
-use crate::harness::{Folder, Server, for_each_database, run, run_with};
+use patchbay_test_cluster::{Cluster, GUARDED_PASSWORD};
+
+use crate::harness::{Database, Folder, Server, for_each_database, on_postgres, run, run_with};
 use crate::world::{bigquery, plugin};
 
 #[test]
@@ -164,12 +166,15 @@ async fn catalogue_apply_shows_the_difference_first() {
         });
         let before = server.get("configuration/platforms").await.is(200).json();
         let said = server.run(&["catalogue", "apply", "more.toml", "--dry-run"]).well();
+insta::allow_duplicates! {
         insta::assert_snapshot!(said, @r#"
         + platform Lakes
         + service Lakes / Lake
         + options of Lakes / Lake: ["a"]
         ~ environment development: acronym, context
         "#);
+}
+
         // Where nobody can be asked, nothing is done.
         let complaint = server.run(&["catalogue", "apply", "more.toml"]).badly();
         assert!(complaint.contains("--yes"), "{complaint}");
@@ -193,16 +198,19 @@ async fn catalogue_apply_shows_the_difference_first() {
 
 #[tokio::test]
 async fn health_asks_the_server() {
-    let server = Server::start(|_| {});
-    let address = server.address.clone();
-    let said = run(&server.folder, &["health", "--address", &address]).well();
-    assert!(said.contains("healthy"), "{said}");
-    let by_setting = run_with(&server.folder, |options| {
-        options.env("PATCHBAY_LISTEN", &address).arg("health");
-    });
-    by_setting.well();
-    server.stop().well();
-    run(&Folder::new(), &["health", "--address", &address]).badly();
+    for_each_database(async |database| {
+        let server = Server::on(database);
+        let address = server.address.clone();
+        let said = run(&server.folder, &["health", "--address", &address]).well();
+        assert!(said.contains("healthy"), "{said}");
+        let by_setting = run_with(&server.folder, |options| {
+            options.env("PATCHBAY_LISTEN", &address).arg("health");
+        });
+        by_setting.well();
+        server.stop().well();
+        run(&Folder::new(), &["health", "--address", &address]).badly();
+    })
+    .await;
 }
 
 #[test]
@@ -295,4 +303,57 @@ async fn the_log_goes_where_it_is_told_and_in_which_form() {
         "an error is logged once, with its request's id: {log}"
     );
     assert!(about[0].contains("Plugin 'Nope' not found"), "{}", about[0]);
+}
+
+#[tokio::test]
+async fn the_password_of_a_database_is_shown_nowhere() {
+    on_postgres(async |database| {
+        let Database::Postgres(url) = database else { panic!("{database:?}") };
+        let hidden = |text: &str| {
+            for secret in [GUARDED_PASSWORD, &GUARDED_PASSWORD.replace(' ', "%20"), "hush"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+        };
+        let cluster = Cluster::shared();
+        let right = cluster.guarded(url, GUARDED_PASSWORD).await;
+        let server = Server::start(|options| {
+            options
+                .env("PATCHBAY_DATABASE_URL", &right)
+                .env("PATCHBAY_LOG", "trace")
+                .env("PATCHBAY_SERVER_NAME", "the guarded one");
+        });
+        let named = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patchbay the guarded one' \
+             AND usename = 'guarded' AND datname = current_database()";
+        assert!(database.number(&server.folder, named).await > 1);
+        server.data_product("sales", "sales").await;
+        for path in ["/readyz", "/metrics", "/api/openapi.json", "plugins/status"] {
+            hidden(&server.get(path).await.is(200).text());
+        }
+        hidden(&server.run(&["plugin", "check"]).well());
+        let log = server.logged();
+        let place = url.rsplit('@').next().expect("a place");
+        assert!(log.contains(&format!("opening the database postgres://{place}")), "{log}");
+        hidden(&log);
+
+        let wrong = cluster.guarded(url, "hush").await;
+        let nowhere = wrong.replace(&format!(":{}/", cluster.port()), ":1/");
+        for (url, says) in [
+            (wrong, "check the user and the password"),
+            (nowhere, "check that Postgres runs there"),
+            ("postgres://me:hush@127.0.0.1/db?sslmode=maybe".to_owned(), "verify-full"),
+            ("postgres://me:hush@127.0.0.1:no/db".to_owned(), "cannot be read"),
+        ] {
+            let complaint = run_with(&Folder::new(), |options| {
+                options
+                    .env("PATCHBAY_LISTEN", "127.0.0.1:0")
+                    .env("PATCHBAY_DATABASE_URL", &url)
+                    .env("PATCHBAY_START_TIMEOUT_MS", "300")
+                    .env("PATCHBAY_LOG", "trace");
+            })
+            .badly();
+            assert!(complaint.contains(says) && complaint.contains("postgres://127.0.0.1"), "{complaint}");
+            hidden(&complaint);
+        }
+    })
+    .await;
 }

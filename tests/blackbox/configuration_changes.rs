@@ -3,14 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Database, Http, Server, for_each_database};
+use crate::harness::{Answer, Http, Server, for_each_database};
 use crate::world::bigquery;
-
-fn server_on(database: Database) -> Server {
-    Server::start(|options| {
-        options.database(database);
-    })
-}
 
 fn snowflake(database: &str) -> Value {
     json!({ "database": database, "access_granularity": "schema" })
@@ -41,7 +35,7 @@ async fn with_if_match(
 #[tokio::test]
 async fn a_configuration_is_replaced_changed_and_deleted_and_its_history_stays() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let id = server
             .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))
@@ -199,7 +193,7 @@ async fn a_configuration_is_replaced_changed_and_deleted_and_its_history_stays()
 #[tokio::test]
 async fn of_many_writers_with_one_etag_one_wins() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let id = server
             .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))
@@ -245,7 +239,7 @@ async fn of_many_writers_with_one_etag_one_wins() {
 #[tokio::test]
 async fn of_many_creates_of_one_name_one_wins() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let creates: Vec<_> = (0..12)
             .map(|_| {
@@ -277,7 +271,7 @@ async fn of_many_creates_of_one_name_one_wins() {
 #[tokio::test]
 async fn an_answer_that_is_kept_follows_what_it_is_rendered_from() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let id = server
             .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))

@@ -4,15 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Server, for_each_database};
+use crate::harness::{Server, for_each_database};
 
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
-
-fn server_on(database: Database) -> Server {
-    Server::start(|options| {
-        options.database(database);
-    })
-}
 
 fn snowflake(database: &str) -> Value {
     json!({ "database": database, "access_granularity": "schema" })
@@ -29,7 +23,7 @@ fn each<'a>(list: &'a Value, key: &str) -> Vec<&'a Value> {
 #[tokio::test]
 async fn lists_are_paged_newest_first_and_filtered() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let sales = server.data_product("sales", "sales").await;
         let hr = server.data_product("hr", "hr").await;
         let mut created = Vec::new();
@@ -168,7 +162,7 @@ async fn lists_are_paged_newest_first_and_filtered() {
 #[tokio::test]
 async fn an_export_holds_everything_a_line_each() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         assert_eq!(server.get("configurations/export").await.is(200).text(), "");
         let mut expected = BTreeSet::new();

@@ -3,16 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Server, for_each_database, open_database};
+use crate::harness::{Server, for_each_database};
 use crate::world::assert_same_text;
 
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
-
-fn server_on(database: Database) -> Server {
-    Server::start(|options| {
-        options.database(database);
-    })
-}
 
 fn snowflake(database: &str) -> Value {
     json!({ "database": database, "access_granularity": "schema" })
@@ -196,43 +190,26 @@ async fn each_default_plugin_and_s3_store_what_their_rules_make() {
 #[tokio::test]
 async fn the_row_stands_in_the_base_table_and_in_the_plugins_own() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         server
             .configured("SnowflakeDataOutput", &product, "n", snowflake("sales"))
             .await;
-        match database {
-            Database::Sqlite => {
-                let connection = open_database(&server.folder);
-                let row: (String, String, String) = connection
-                    .query_row(
-                        "SELECT base.configuration_type, own.database_path, own.\"table\" \
-                         FROM data_output_configurations AS base \
-                         JOIN snowflake_data_output_configurations AS own ON own.id = base.id",
-                        [],
-                        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                    )
-                    .expect("one row");
-                assert_eq!(
-                    row,
-                    ("SnowflakeDataOutput".into(), "sales".into(), "*".into())
-                );
-                connection
-                    .execute_batch("PRAGMA foreign_keys = ON")
-                    .expect("a pragma");
-                connection
-                    .execute("DELETE FROM data_output_configurations", [])
-                    .expect("a deletion");
-                let left: i64 = connection
-                    .query_row(
-                        "SELECT count(*) FROM snowflake_data_output_configurations",
-                        [],
-                        |row| row.get(0),
-                    )
-                    .expect("a count");
-                assert_eq!(left, 0, "deletion cascades");
-            }
-        }
+        let row = database
+            .texts(
+                &server.folder,
+                "SELECT base.configuration_type || ' ' || own.database_path || ' ' || own.\"table\" \
+                 FROM data_output_configurations AS base \
+                 JOIN snowflake_data_output_configurations AS own ON own.id = base.id",
+            )
+            .await;
+        assert_eq!(row, ["SnowflakeDataOutput sales *"]);
+        database
+            .execute(&server.folder, "DELETE FROM data_output_configurations")
+            .await;
+        let left = "SELECT count(*) FROM snowflake_data_output_configurations";
+        let left = database.number(&server.folder, left).await;
+        assert_eq!(left, 0, "deletion cascades");
     })
     .await;
 }
@@ -240,7 +217,7 @@ async fn the_row_stands_in_the_base_table_and_in_the_plugins_own() {
 #[tokio::test]
 async fn rules_apply_to_the_default_mapping_only() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         for (plugin, field, rest) in [
             ("SnowflakeDataOutput", "database", "database"),
@@ -275,7 +252,7 @@ async fn rules_apply_to_the_default_mapping_only() {
 #[tokio::test]
 async fn a_body_with_mistakes_is_refused_with_all_of_them() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let path = "plugins/SnowflakeDataOutput/configurations";
         let detail = server.post(path, &json!({})).await.error(422);
@@ -362,7 +339,7 @@ async fn a_body_with_mistakes_is_refused_with_all_of_them() {
 #[tokio::test]
 async fn names_are_unique_in_a_data_product() {
     for_each_database(async |database| {
-        let server = server_on(database);
+        let server = Server::on(database);
         let sales = server.data_product("sales", "sales").await;
         let other = server.data_product("sales-eu", "sales").await;
         server

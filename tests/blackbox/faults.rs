@@ -272,12 +272,43 @@ async fn a_stop_lets_what_is_under_way_end() {
         .is(200);
 }
 
+/// Whole transactions only: no row without its other half or its first revision.
+async fn all_is_whole(database: Database, folder: &Folder) {
+    if database == Database::Sqlite {
+        let check = database.texts(folder, "PRAGMA integrity_check").await;
+        assert_eq!(check, ["ok"]);
+    }
+    for (what, table, column, with) in [
+        (
+            "its own row",
+            "data_output_configurations",
+            "id",
+            "snowflake_data_output_configurations",
+        ),
+        (
+            "a base row",
+            "snowflake_data_output_configurations",
+            "id",
+            "data_output_configurations",
+        ),
+        (
+            "a revision",
+            "data_output_configurations",
+            "configuration_id",
+            "configuration_revisions",
+        ),
+    ] {
+        let sql =
+            format!("SELECT count(*) FROM {table} WHERE id NOT IN (SELECT {column} FROM {with})");
+        let without = database.number(folder, &sql).await;
+        assert_eq!(without, 0, "rows without {what}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_acknowledged_outlives_a_kill() {
     for_each_database(async |database| {
-        let mut server = Server::start(|options| {
-            options.database(database);
-        });
+        let mut server = Server::on(database);
         let product = server.data_product("sales", "sales").await;
         let mut acknowledged: Vec<String> = Vec::new();
         for round in 0..4 {
@@ -316,37 +347,7 @@ async fn what_was_acknowledged_outlives_a_kill() {
             for id in &acknowledged {
                 assert!(export.contains(id), "round {round}: {id} is lost");
             }
-            match database {
-                Database::Sqlite => {
-                    let connection = open_database(&server.folder);
-                    let check: String = connection
-                        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-                        .expect("a check");
-                    assert_eq!(check, "ok");
-                    // Whole transactions only: no row without its other half or its first revision.
-                    for (what, query) in [
-                        (
-                            "its own row",
-                            "SELECT count(*) FROM data_output_configurations WHERE id NOT IN \
-                             (SELECT id FROM snowflake_data_output_configurations)",
-                        ),
-                        (
-                            "a base row",
-                            "SELECT count(*) FROM snowflake_data_output_configurations WHERE id NOT IN \
-                             (SELECT id FROM data_output_configurations)",
-                        ),
-                        (
-                            "a revision",
-                            "SELECT count(*) FROM data_output_configurations WHERE id NOT IN \
-                             (SELECT configuration_id FROM configuration_revisions)",
-                        ),
-                    ] {
-                        let without: i64 =
-                            connection.query_row(query, [], |row| row.get(0)).expect("a count");
-                        assert_eq!(without, 0, "rows without {what}");
-                    }
-                }
-            }
+            all_is_whole(database, &server.folder).await;
         }
     })
     .await;

@@ -276,83 +276,89 @@ async fn many_calls_of_a_slow_plugin_are_turned_away_and_others_are_not() {
 
 #[tokio::test]
 async fn what_a_hook_raises_or_returns_stays_inside() {
-    let server = Server::start(|options| {
-        // Enough for the memory to run out first.
-        options.env("PATCHBAY_LUA__DEADLINE_MS", "4000");
-        for (name, hook) in [
-            (
-                "RaisingNormalize",
-                "normalize = function() error('secret detail') end,",
-            ),
-            (
-                "NonsenseNormalize",
-                "normalize = function() return { path = 5 } end,",
-            ),
-            ("NothingNormalize", "normalize = function() end,"),
-            (
-                "RaisingValidate",
-                "validate = function() error('secret detail') end,",
-            ),
-            ("NonsenseValidate", "validate = function() return 5 end,"),
-            ("RaisingUrl", "url = function() error('secret detail') end,"),
-            ("NonsenseUrl", "url = function() return {} end,"),
-            (
-                "Allocating",
-                "validate = function() local t = {} while true do t[#t + 1] = {} end end,",
-            ),
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            // Enough for the memory to run out first.
+            options.env("PATCHBAY_LUA__DEADLINE_MS", "4000");
+            for (name, hook) in [
+                (
+                    "RaisingNormalize",
+                    "normalize = function() error('secret detail') end,",
+                ),
+                (
+                    "NonsenseNormalize",
+                    "normalize = function() return { path = 5 } end,",
+                ),
+                ("NothingNormalize", "normalize = function() end,"),
+                (
+                    "RaisingValidate",
+                    "validate = function() error('secret detail') end,",
+                ),
+                ("NonsenseValidate", "validate = function() return 5 end,"),
+                ("RaisingUrl", "url = function() error('secret detail') end,"),
+                ("NonsenseUrl", "url = function() return {} end,"),
+                (
+                    "Allocating",
+                    "validate = function() local t = {} while true do t[#t + 1] = {} end end,",
+                ),
+            ] {
+                options.file(&format!("lua-plugins/{name}.lua"), plugin(name, hook));
+            }
+        });
+        let product = server.data_product("sales", "sales").await;
+        let body =
+            json!({ "data_product_id": product, "name": "n", "configuration": { "path": "p" } });
+        for name in [
+            "RaisingNormalize",
+            "NonsenseNormalize",
+            "NothingNormalize",
+            "RaisingValidate",
+            "NonsenseValidate",
+            "Allocating",
         ] {
-            options.file(&format!("lua-plugins/{name}.lua"), plugin(name, hook));
+            let detail = server
+                .post(&format!("plugins/{name}/configurations"), &body)
+                .await
+                .error(500);
+            assert_eq!(detail, "Something went wrong", "{name}");
         }
-    });
-    let product = server.data_product("sales", "sales").await;
-    let body = json!({ "data_product_id": product, "name": "n", "configuration": { "path": "p" } });
-    for name in [
-        "RaisingNormalize",
-        "NonsenseNormalize",
-        "NothingNormalize",
-        "RaisingValidate",
-        "NonsenseValidate",
-        "Allocating",
-    ] {
-        let detail = server
-            .post(&format!("plugins/{name}/configurations"), &body)
-            .await
-            .error(500);
-        assert_eq!(detail, "Something went wrong", "{name}");
-    }
-    for name in ["RaisingUrl", "NonsenseUrl"] {
-        let detail = server
-            .get(&format!("plugins/{name}/url?id={product}"))
-            .await
-            .error(500);
-        assert_eq!(detail, "Something went wrong", "{name}");
-    }
-    let all = server.get("configurations").await.is(200).json();
-    assert_eq!(all["configurations"], json!([]));
-    let details = server.get("plugins/RaisingNormalize").await.is(200).json();
-    assert!(
-        details["last_error"]["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("secret detail"))
-    );
-    let details = server.get("plugins/Allocating").await.is(200).json();
-    assert!(
-        details["last_error"]["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("memory")),
-        "{details}"
-    );
-    defaults_are_fine(&server).await;
-    let log = server.logged();
-    assert!(
-        log.contains("secret detail"),
-        "the log has what the answer has not"
-    );
+        for name in ["RaisingUrl", "NonsenseUrl"] {
+            let detail = server
+                .get(&format!("plugins/{name}/url?id={product}"))
+                .await
+                .error(500);
+            assert_eq!(detail, "Something went wrong", "{name}");
+        }
+        let all = server.get("configurations").await.is(200).json();
+        assert_eq!(all["configurations"], json!([]));
+        let details = server.get("plugins/RaisingNormalize").await.is(200).json();
+        assert!(
+            details["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("secret detail"))
+        );
+        let details = server.get("plugins/Allocating").await.is(200).json();
+        assert!(
+            details["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("memory")),
+            "{details}"
+        );
+        defaults_are_fine(&server).await;
+        let log = server.logged();
+        assert!(
+            log.contains("secret detail"),
+            "the log has what the answer has not"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn what_a_plugin_rejects_is_a_422() {
-    let lines = r#"
+    for_each_database(async |database| {
+        let lines = r#"
     normalize = function(configuration)
         if configuration.path == "no" then
             return nil, { { field = "path", message = "Not this path" } }
@@ -366,30 +372,33 @@ async fn what_a_plugin_rejects_is_a_422() {
         end
     end,
 "#;
-    let server = Server::start(|options| {
-        options.file("lua-plugins/rules.lua", plugin("RulesDataOutput", lines));
-    });
-    let product = server.data_product("sales", "sales").await;
-    let create = async |path: &str| {
-        server
-            .configure("RulesDataOutput", &product, path, json!({ "path": path }))
-            .await
-    };
-    let detail = create("no").await.error(422);
-    let loc = json!(["body", "configuration", "RulesDataOutput", "path"]);
-    assert_eq!(
-        detail,
-        json!([{ "type": "value_error", "loc": loc, "msg": "Not this path", "input": "no" }])
-    );
-    let detail = create("whole").await.error(422);
-    assert_eq!(
-        (&detail[0]["msg"], &detail[0]["type"]),
-        (&json!("Not as a whole"), &json!("value_error"))
-    );
-    assert_eq!(
-        create("yes").await.is(201).json()["configuration"]["path"],
-        "yes!"
-    );
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file("lua-plugins/rules.lua", plugin("RulesDataOutput", lines));
+        });
+        let product = server.data_product("sales", "sales").await;
+        let create = async |path: &str| {
+            server
+                .configure("RulesDataOutput", &product, path, json!({ "path": path }))
+                .await
+        };
+        let detail = create("no").await.error(422);
+        let loc = json!(["body", "configuration", "RulesDataOutput", "path"]);
+        assert_eq!(
+            detail,
+            json!([{ "type": "value_error", "loc": loc, "msg": "Not this path", "input": "no" }])
+        );
+        let detail = create("whole").await.error(422);
+        assert_eq!(
+            (&detail[0]["msg"], &detail[0]["type"]),
+            (&json!("Not as a whole"), &json!("value_error"))
+        );
+        assert_eq!(
+            create("yes").await.is(201).json()["configuration"]["path"],
+            "yes!"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -189,9 +189,7 @@ async fn a_link_that_cannot_be_says_why() {
 #[tokio::test]
 async fn a_link_follows_the_catalogue() {
     for_each_database(async |database| {
-        let server = Server::start(|options| {
-            options.database(database);
-        });
+        let server = Server::on(database);
         let sales = server.data_product("sales", "sales").await;
         let development = server.environment("development").await;
         let (snowflake, _) = server.service("Snowflake", "Snowflake").await;

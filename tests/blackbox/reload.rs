@@ -7,50 +7,53 @@ use crate::world::{FILE, FORM, bigquery, entry, entry_at, names, plugin, until_v
 
 #[tokio::test]
 async fn a_plugin_that_is_dropped_in_is_served_and_one_that_is_removed_is_gone() {
-    let server = Server::start(|_| {});
-    let before = server.get("plugins").await.is(200).json();
-    server.get(FORM).await.error(404);
-    server.folder.write(FILE, bigquery("1.0.0", "Dataset"));
-    let form = until_version(&server, "1.0.0").await;
-    assert_eq!(form["ui_metadata"][0]["label"], "Dataset");
-    assert_eq!(
-        (&form["platform"], &form["display_name"]),
-        (&json!("bigquery"), &json!("BigQuery"))
-    );
-    let list = server.get("plugins").await.is(200).json();
-    let expected = [
-        "BigQueryDataOutput",
-        "DatabricksDataOutput",
-        "GlueDataOutput",
-        "RedshiftDataOutput",
-        "SnowflakeDataOutput",
-    ];
-    assert_eq!(names(&list), expected, "ordered by platform key");
-    assert!(
-        list["plugins"][0]["generation"].as_u64() > before["plugins"][0]["generation"].as_u64()
-    );
-    let product = server.data_product("sales", "sales").await;
-    server
-        .configured(
-            "BigQueryTechnicalAssetConfiguration",
-            &product,
-            "n",
-            json!({ "dataset": "d" }),
-        )
-        .await;
-    server.folder.write(FILE, bigquery("1.1.0", "Data set"));
-    let form = until_version(&server, "1.1.0").await;
-    assert_eq!(form["ui_metadata"][0]["label"], "Data set");
-    server.folder.remove(FILE);
-    server
-        .until(FORM, 404, |body| {
-            body["detail"] == "Plugin 'BigQueryDataOutput' not found"
-        })
-        .await;
-    let list = server.get("plugins").await.is(200).json();
-    assert_eq!(names(&list).len(), 4);
-    let tiles = server.get("plugins/platform-tiles").await.is(200).text();
-    assert!(!tiles.contains("bigquery"), "{tiles}");
+    for_each_database(async |database| {
+        let server = Server::on(database);
+        let before = server.get("plugins").await.is(200).json();
+        server.get(FORM).await.error(404);
+        server.folder.write(FILE, bigquery("1.0.0", "Dataset"));
+        let form = until_version(&server, "1.0.0").await;
+        assert_eq!(form["ui_metadata"][0]["label"], "Dataset");
+        assert_eq!(
+            (&form["platform"], &form["display_name"]),
+            (&json!("bigquery"), &json!("BigQuery"))
+        );
+        let list = server.get("plugins").await.is(200).json();
+        let expected = [
+            "BigQueryDataOutput",
+            "DatabricksDataOutput",
+            "GlueDataOutput",
+            "RedshiftDataOutput",
+            "SnowflakeDataOutput",
+        ];
+        assert_eq!(names(&list), expected, "ordered by platform key");
+        assert!(
+            list["plugins"][0]["generation"].as_u64() > before["plugins"][0]["generation"].as_u64()
+        );
+        let product = server.data_product("sales", "sales").await;
+        server
+            .configured(
+                "BigQueryTechnicalAssetConfiguration",
+                &product,
+                "n",
+                json!({ "dataset": "d" }),
+            )
+            .await;
+        server.folder.write(FILE, bigquery("1.1.0", "Data set"));
+        let form = until_version(&server, "1.1.0").await;
+        assert_eq!(form["ui_metadata"][0]["label"], "Data set");
+        server.folder.remove(FILE);
+        server
+            .until(FORM, 404, |body| {
+                body["detail"] == "Plugin 'BigQueryDataOutput' not found"
+            })
+            .await;
+        let list = server.get("plugins").await.is(200).json();
+        assert_eq!(names(&list).len(), 4);
+        let tiles = server.get("plugins/platform-tiles").await.is(200).text();
+        assert!(!tiles.contains("bigquery"), "{tiles}");
+    })
+    .await;
 }
 
 /// A way to break a plugin: what the file becomes, and the stage, line and words of the reason.
@@ -173,98 +176,104 @@ fn breaks() -> Vec<Break> {
 
 #[tokio::test]
 async fn a_broken_plugin_serves_its_last_good_version_and_says_why() {
-    let server = Server::start(|options| {
-        options.file(FILE, bigquery("1.0.0", "0"));
-        options.file("lua-plugins/other.lua", plugin("OtherDataOutput", ""));
-    });
-    let product = server.data_product("sales", "sales").await;
-    for (round, broken) in breaks().into_iter().enumerate() {
-        let version = format!("1.{round}.0");
-        server.folder.write(FILE, bigquery(&version, &version));
-        let good = until_version(&server, &version).await;
-        server.folder.write(FILE, &broken.source);
-        let what = broken.what;
-        // A file that is written in place may be read while it is still empty, so it is this reason that is waited for.
-        let status = server
-            .until("plugins/status", 200, |status| {
-                let found = entry(status, "BigQueryDataOutput");
-                let error = &found["last_error"];
-                found["state"] == "degraded"
-                    && error["stage"] == broken.stage
-                    && error["message"]
-                        .as_str()
-                        .is_some_and(|text| text.contains(broken.says))
-            })
-            .await;
-        let found = entry(&status, "BigQueryDataOutput");
-        assert_eq!(found["version"], version, "{what}: what serves");
-        let error = &found["last_error"];
-        assert!(
-            error["file"]
-                .as_str()
-                .is_some_and(|file| file.ends_with("bigquery.lua")),
-            "{what}: {error}"
-        );
-        if broken.line.is_some() {
-            assert_eq!(error["line"].as_u64(), broken.line, "{what}: {error}");
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file(FILE, bigquery("1.0.0", "0"));
+            options.file("lua-plugins/other.lua", plugin("OtherDataOutput", ""));
+        });
+        let product = server.data_product("sales", "sales").await;
+        for (round, broken) in breaks().into_iter().enumerate() {
+            let version = format!("1.{round}.0");
+            server.folder.write(FILE, bigquery(&version, &version));
+            let good = until_version(&server, &version).await;
+            server.folder.write(FILE, &broken.source);
+            let what = broken.what;
+            // A file that is written in place may be read while it is still empty, so it is this reason that is waited for.
+            let status = server
+                .until("plugins/status", 200, |status| {
+                    let found = entry(status, "BigQueryDataOutput");
+                    let error = &found["last_error"];
+                    found["state"] == "degraded"
+                        && error["stage"] == broken.stage
+                        && error["message"]
+                            .as_str()
+                            .is_some_and(|text| text.contains(broken.says))
+                })
+                .await;
+            let found = entry(&status, "BigQueryDataOutput");
+            assert_eq!(found["version"], version, "{what}: what serves");
+            let error = &found["last_error"];
+            assert!(
+                error["file"]
+                    .as_str()
+                    .is_some_and(|file| file.ends_with("bigquery.lua")),
+                "{what}: {error}"
+            );
+            if broken.line.is_some() {
+                assert_eq!(error["line"].as_u64(), broken.line, "{what}: {error}");
+            }
+            let message = error["message"].as_str().expect("a message");
+            assert!(!message.contains("stack traceback"), "{what}: {message}");
+            if broken.stage == "hook" {
+                assert_eq!(error["hook"], "ui_metadata", "{what}");
+                assert_eq!(error["version"], "9.9.9", "{what}: what failed");
+            }
+            assert_eq!(entry(&status, "OtherDataOutput")["state"], "active");
+            let details = server
+                .get("plugins/BigQueryDataOutput")
+                .await
+                .is(200)
+                .json();
+            assert_eq!(details["last_error"], *error, "{what}");
+            assert_eq!(
+                (&details["version"], &details["state"]),
+                (&json!(version), &json!("degraded")),
+                "{what}"
+            );
+            let served = server.get(FORM).await.is(200).json();
+            assert_eq!(
+                (&served["version"], &served["state"]),
+                (&json!(version), &json!("degraded")),
+                "{what}"
+            );
+            assert_eq!(served["ui_metadata"], good["ui_metadata"], "{what}");
+            assert_eq!(served["not_configured"], false, "{what}");
+            let name = format!("n{round}");
+            server
+                .configured(
+                    "BigQueryDataOutput",
+                    &product,
+                    &name,
+                    json!({ "dataset": "d" }),
+                )
+                .await;
         }
-        let message = error["message"].as_str().expect("a message");
-        assert!(!message.contains("stack traceback"), "{what}: {message}");
-        if broken.stage == "hook" {
-            assert_eq!(error["hook"], "ui_metadata", "{what}");
-            assert_eq!(error["version"], "9.9.9", "{what}: what failed");
-        }
-        assert_eq!(entry(&status, "OtherDataOutput")["state"], "active");
+        server.folder.write(FILE, bigquery("2.0.0", "Mended"));
+        until_version(&server, "2.0.0").await;
         let details = server
             .get("plugins/BigQueryDataOutput")
             .await
             .is(200)
             .json();
-        assert_eq!(details["last_error"], *error, "{what}");
-        assert_eq!(
-            (&details["version"], &details["state"]),
-            (&json!(version), &json!("degraded")),
-            "{what}"
+        assert_eq!(details["last_error"], Value::Null);
+        let log = server.logged();
+        assert!(
+            log.contains("bigquery.lua:7"),
+            "the reasons are in the log too: {log}"
         );
-        let served = server.get(FORM).await.is(200).json();
-        assert_eq!(
-            (&served["version"], &served["state"]),
-            (&json!(version), &json!("degraded")),
-            "{what}"
-        );
-        assert_eq!(served["ui_metadata"], good["ui_metadata"], "{what}");
-        assert_eq!(served["not_configured"], false, "{what}");
-        let name = format!("n{round}");
-        server
-            .configured(
-                "BigQueryDataOutput",
-                &product,
-                &name,
-                json!({ "dataset": "d" }),
-            )
-            .await;
-    }
-    server.folder.write(FILE, bigquery("2.0.0", "Mended"));
-    until_version(&server, "2.0.0").await;
-    let details = server
-        .get("plugins/BigQueryDataOutput")
-        .await
-        .is(200)
-        .json();
-    assert_eq!(details["last_error"], Value::Null);
-    let log = server.logged();
-    assert!(
-        log.contains("bigquery.lua:7"),
-        "the reasons are in the log too: {log}"
-    );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn all_mistakes_of_a_file_come_at_once() {
-    let server = Server::start(|options| {
-        options.file(
-            "lua-plugins/bad.lua",
-            r#"local field = patchbay.field
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file(
+                "lua-plugins/bad.lua",
+                r#"local field = patchbay.field
 return patchbay.plugin {
     name = "BadDataOutput",
     verison = "1.0.0",
@@ -276,56 +285,63 @@ return patchbay.plugin {
     },
     render = "no function",
 }"#,
-        );
-    });
-    let status = server.get("plugins/status").await.is(200).json();
-    let bad = entry_at(&status, "bad.lua");
-    let mistakes: Vec<&str> = bad["last_error"]["mistakes"]
-        .as_array()
-        .expect("mistakes")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    for (place, words) in [
-        ("bad.lua:4", "did you mean `version`?"),
-        ("bad.lua:5", "requires"),
-        ("bad.lua:7", "fields[1].name"),
-        ("bad.lua:8", "fields[2].values"),
-        ("bad.lua:9", "did you mean `required`?"),
-        ("bad.lua:11", "render"),
-    ] {
-        assert!(
-            mistakes
-                .iter()
-                .any(|mistake| mistake.contains(place) && mistake.contains(words)),
-            "{place} {words}: {mistakes:#?}"
-        );
-    }
+            );
+        });
+        let status = server.get("plugins/status").await.is(200).json();
+        let bad = entry_at(&status, "bad.lua");
+        let mistakes: Vec<&str> = bad["last_error"]["mistakes"]
+            .as_array()
+            .expect("mistakes")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        for (place, words) in [
+            ("bad.lua:4", "did you mean `version`?"),
+            ("bad.lua:5", "requires"),
+            ("bad.lua:7", "fields[1].name"),
+            ("bad.lua:8", "fields[2].values"),
+            ("bad.lua:9", "did you mean `required`?"),
+            ("bad.lua:11", "render"),
+        ] {
+            assert!(
+                mistakes
+                    .iter()
+                    .any(|mistake| mistake.contains(place) && mistake.contains(words)),
+                "{place} {words}: {mistakes:#?}"
+            );
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_plugin_that_never_worked_is_shown_as_failed_until_it_is_mended() {
-    let server = Server::start(|options| {
-        options.file(FILE, "return patchbay.plugin {");
-    });
-    server.get(FORM).await.error(404);
-    let status = server.get("plugins/status").await.is(200).json();
-    let failed = entry_at(&status, "bigquery.lua");
-    assert_eq!(
-        (&failed["state"], &failed["version"]),
-        (&json!("failed"), &Value::Null)
-    );
-    server.folder.write(FILE, bigquery("1.0.0", "Dataset"));
-    until_version(&server, "1.0.0").await;
-    let status = server.get("plugins/status").await.is(200).json();
-    assert_eq!(
-        entry(&status, "BigQueryDataOutput")["last_error"],
-        Value::Null
-    );
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file(FILE, "return patchbay.plugin {");
+        });
+        server.get(FORM).await.error(404);
+        let status = server.get("plugins/status").await.is(200).json();
+        let failed = entry_at(&status, "bigquery.lua");
+        assert_eq!(
+            (&failed["state"], &failed["version"]),
+            (&json!("failed"), &Value::Null)
+        );
+        server.folder.write(FILE, bigquery("1.0.0", "Dataset"));
+        until_version(&server, "1.0.0").await;
+        let status = server.get("plugins/status").await.is(200).json();
+        assert_eq!(
+            entry(&status, "BigQueryDataOutput")["last_error"],
+            Value::Null
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn modules_and_icons_are_part_of_a_plugin() {
+    for_each_database(async |database| {
     let source = r#"
 local labels = require "./parts/labels"
 local shared = require "@lib/shared"
@@ -341,6 +357,7 @@ return patchbay.plugin {
         )
     };
     let server = Server::start(|options| {
+ options.database(database);
         options.file("lua-plugins/modular/plugin.lua", source);
         options.file(
             "lua-plugins/modular/parts/labels.lua",
@@ -411,43 +428,50 @@ return patchbay.plugin {
     server
         .until("plugins/ModularDataOutput/icon", 404, |_| true)
         .await;
+}).await;
 }
 
 #[tokio::test]
 async fn what_is_not_touched_stays_as_it_is() {
-    let server = Server::start(|options| {
-        options.file(FILE, bigquery("1.0.0", "Dataset"));
-        options.file("lua-plugins/other.lua", plugin("OtherDataOutput", ""));
-    });
-    let since = |status: &Value, name: &str| {
-        entry(status, name)["generation"]
-            .as_u64()
-            .expect("a generation")
-    };
-    let before = server.get("plugins/status").await.is(200).json();
-    server.folder.write(FILE, bigquery("1.1.0", "Dataset"));
-    until_version(&server, "1.1.0").await;
-    let now = server.get("plugins/status").await.is(200).json();
-    assert!(now["generation"].as_u64() > before["generation"].as_u64());
-    assert_eq!(
-        since(&now, "OtherDataOutput"),
-        since(&before, "OtherDataOutput")
-    );
-    assert!(since(&now, "BigQueryDataOutput") > since(&before, "BigQueryDataOutput"));
-    // Writing the same again changes nothing; the change after it shows that it was looked at.
-    server.folder.write(FILE, bigquery("1.1.0", "Dataset"));
-    let reload = server
-        .post("plugins/reload", &json!({}))
-        .await
-        .is(200)
-        .json();
-    assert_eq!(reload["generation"], now["generation"]);
-    assert_eq!(server.get("plugins/status").await.is(200).json(), now);
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.file(FILE, bigquery("1.0.0", "Dataset"));
+            options.file("lua-plugins/other.lua", plugin("OtherDataOutput", ""));
+        });
+        let since = |status: &Value, name: &str| {
+            entry(status, name)["generation"]
+                .as_u64()
+                .expect("a generation")
+        };
+        let before = server.get("plugins/status").await.is(200).json();
+        server.folder.write(FILE, bigquery("1.1.0", "Dataset"));
+        until_version(&server, "1.1.0").await;
+        let now = server.get("plugins/status").await.is(200).json();
+        assert!(now["generation"].as_u64() > before["generation"].as_u64());
+        assert_eq!(
+            since(&now, "OtherDataOutput"),
+            since(&before, "OtherDataOutput")
+        );
+        assert!(since(&now, "BigQueryDataOutput") > since(&before, "BigQueryDataOutput"));
+        // Writing the same again changes nothing; the change after it shows that it was looked at.
+        server.folder.write(FILE, bigquery("1.1.0", "Dataset"));
+        let reload = server
+            .post("plugins/reload", &json!({}))
+            .await
+            .is(200)
+            .json();
+        assert_eq!(reload["generation"], now["generation"]);
+        assert_eq!(server.get("plugins/status").await.is(200).json(), now);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn reloading_by_request_says_what_it_did() {
+    for_each_database(async |database| {
     let server = Server::start(|options| {
+ options.database(database);
         // Nothing is noticed by itself within the life of this test.
         options.env("PATCHBAY_POLL_MS", "3600000");
         options.file(FILE, bigquery("1.0.0", "Dataset"));
@@ -511,6 +535,7 @@ async fn reloading_by_request_says_what_it_did() {
     assert_eq!(removed["removed"], json!(["OtherDataOutput"]));
     server.get("plugins/OtherDataOutput/form").await.error(404);
     assert_eq!(server.get(FORM).await.is(200).json()["version"], "1.1.0");
+}).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Folder, Server, for_each_database, open_database};
+use crate::harness::{Database, Folder, Server, for_each_database};
 use crate::world::{FILE, FORM, bigquery, entry, until_version};
 
 const DETAILS: &str = "plugins/BigQueryDataOutput";
@@ -18,19 +18,9 @@ return patchbay.plugin {{ name = "BigQueryDataOutput", version = "{version}", fi
 const DATASET: &str = r#"field.string "dataset" { required = true }"#;
 const TABLE: &str = r#"field.string "table" { default = "*" }"#;
 
-fn columns(database: Database, folder: &Folder) -> Vec<String> {
-    match database {
-        Database::Sqlite => {
-            let connection = open_database(folder);
-            let mut statement = connection
-                .prepare(
-                    "SELECT name FROM pragma_table_info('bigquery_data_output_configurations')",
-                )
-                .expect("a statement");
-            let names = statement.query_map([], |row| row.get(0)).expect("columns");
-            names.map(|name| name.expect("a name")).collect()
-        }
-    }
+async fn columns(database: Database, folder: &Folder) -> Vec<String> {
+    let table = "bigquery_data_output_configurations";
+    database.columns(folder, table).await
 }
 
 #[tokio::test]
@@ -41,11 +31,11 @@ async fn a_new_field_is_a_new_column_and_old_rows_stay_readable() {
         });
         let product = server.data_product("sales", "sales").await;
         let id = server.configured("BigQueryDataOutput", &product, "n", json!({ "dataset": "d" })).await;
-        assert_eq!(columns(database, &server.folder), ["id", "dataset"]);
+        assert_eq!(columns(database, &server.folder).await, ["id", "dataset"]);
         let fields = format!("{DATASET}, {TABLE}, field.integer \"days\", field.string \"owner\" {{ required = true }}");
         server.folder.write(FILE, with_fields("1.1.0", &fields));
         until_version(&server, "1.1.0").await;
-        assert_eq!(columns(database, &server.folder), ["id", "dataset", "table", "days", "owner"]);
+        assert_eq!(columns(database, &server.folder).await, ["id", "dataset", "table", "days", "owner"]);
         let path = format!("configurations/{id}");
         let old = server.get(&path).await.is(200).json();
         assert_eq!(
@@ -123,7 +113,7 @@ async fn a_removal_or_a_narrowing_needs_a_written_step() {
             until_version(&server, "1.0.1").await;
         }
         assert_eq!(
-            columns(database, &server.folder),
+            columns(database, &server.folder).await,
             ["id", "dataset", "table"]
         );
     })
@@ -240,7 +230,7 @@ async fn a_migration_that_does_more_waits_until_it_is_told() {
         until_version(&server, "2.0.0").await;
         let read = server.get(&format!("configurations/{id}")).await.is(200).json();
         assert_eq!(read["configuration"], json!({ "configuration_type": "BigQueryDataOutput", "dataset": "d" }));
-        assert_eq!(columns(database, &folder), ["id", "dataset"]);
+        assert_eq!(columns(database, &folder).await, ["id", "dataset"]);
         let written = server.patch(&format!("configurations/{id}"), &json!({ "description": "d" })).await;
         assert_eq!(written.is(200).json()["revision"], 2);
         let said = server.run(&["plugin", "migrate", "BigQueryDataOutput"]).well();
@@ -309,7 +299,7 @@ async fn without_auto_migrate_even_a_new_column_waits() {
             })
             .await;
         assert_eq!(waiting["version"], "1.0.0");
-        assert_eq!(columns(database, &server.folder), ["id", "dataset"]);
+        assert_eq!(columns(database, &server.folder).await, ["id", "dataset"]);
         server
             .run(&["plugin", "migrate", "BigQueryDataOutput"])
             .well();
@@ -398,7 +388,7 @@ async fn a_migration_that_cannot_run_changes_nothing() {
         server.until(DETAILS, 200, |details| details["last_error"]["stage"] == "migration").await;
         let complaint = server.run(&["plugin", "migrate", "BigQueryDataOutput"]).badly();
         assert!(complaint.contains("0002_unique"), "{complaint}");
-        assert_eq!(columns(database, &folder), ["id", "dataset", "table"]);
+        assert_eq!(columns(database, &folder).await, ["id", "dataset", "table"]);
         let all = server.get("configurations").await.is(200).json();
         assert_eq!(all["configurations"].as_array().map(Vec::len), Some(2));
         assert_eq!(all["configurations"][0]["configuration"]["table"], "*");

@@ -8,7 +8,9 @@ const RENDER: &str = "plugins/render_technical_asset_access_path";
 
 #[tokio::test]
 async fn each_shipped_plugin_renders_by_its_rules() {
+    for_each_database(async |database| {
     let server = Server::start(|options| {
+ options.database(database);
         options.env(
             "ENABLED_PLUGINS",
             "SnowflakeDataOutput,DatabricksDataOutput,GlueDataOutput,RedshiftDataOutput,PostgreSQLDataOutput,\
@@ -144,11 +146,13 @@ async fn each_shipped_plugin_renders_by_its_rules() {
             "{configuration}"
         );
     }
+}).await;
 }
 
 #[tokio::test]
 async fn the_tag_is_the_type_else_the_name_and_an_alias_does() {
-    let server = Server::start(|_| {});
+    for_each_database(async |database| {
+    let server = Server::on(database);
     for tag in [
         json!({ "configuration_type": "SnowflakeDataOutput" }),
         json!({ "configuration_type": "SnowflakeTechnicalAssetConfiguration" }),
@@ -167,11 +171,13 @@ async fn the_tag_is_the_type_else_the_name_and_an_alias_does() {
             .json();
         assert_eq!(answer["technical_asset_access_path"], "d.s.*", "{tag}");
     }
+}).await;
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_configuration_is_said_in_the_words_of_the_origin() {
-    let server = Server::start(|_| {});
+    for_each_database(async |database| {
+    let server = Server::on(database);
     let tags =
         "'DatabricksDataOutput', 'GlueDataOutput', 'RedshiftDataOutput', 'SnowflakeDataOutput'";
     let at = |key: &str| json!(["body", "configuration", "SnowflakeDataOutput", key]);
@@ -252,11 +258,13 @@ async fn what_is_wrong_with_a_configuration_is_said_in_the_words_of_the_origin()
         .await
         .error(422);
     assert_eq!(detail[0]["type"], "union_tag_invalid", "{detail}");
+}).await;
 }
 
 #[tokio::test]
 async fn a_body_that_lacks_what_rendering_needs_is_told_so() {
-    let server = Server::start(|_| {});
+    for_each_database(async |database| {
+    let server = Server::on(database);
     let (platform, service) = server.service("Snowflake", "Snowflake").await;
     let (aws, _) = server.service("AWS", "Glue").await;
     let configuration = json!({ "configuration_type": "SnowflakeDataOutput", "database": "d", "access_granularity": "schema" });
@@ -290,14 +298,13 @@ async fn a_body_that_lacks_what_rendering_needs_is_told_so() {
             "Template not found for the given platform and service"
         );
     }
+}).await;
 }
 
 #[tokio::test]
 async fn a_template_that_names_a_field_the_plugin_lacks_is_told_which() {
     for_each_database(async |database| {
-        let server = Server::start(|options| {
-            options.database(database);
-        });
+        let server = Server::on(database);
         let (platform, service) = server.service("Snowflake", "Snowflake").await;
         let path = format!("configuration/platforms/{platform}/services/{service}");
         let configuration =
@@ -327,7 +334,8 @@ async fn a_template_that_names_a_field_the_plugin_lacks_is_told_which() {
 
 #[tokio::test]
 async fn a_value_that_looks_like_a_placeholder_is_text() {
-    let server = Server::start(|_| {});
+    for_each_database(async |database| {
+    let server = Server::on(database);
     let configuration = json!({
         "configuration_type": "DatabricksDataOutput", "catalog": "{schema}", "schema": "{table}", "table": "%1{0}",
         "access_granularity": "table",
@@ -341,14 +349,13 @@ async fn a_value_that_looks_like_a_placeholder_is_text() {
         answer["technical_asset_access_path"],
         "{schema}.{table}.%1{0}"
     );
+}).await;
 }
 
 #[tokio::test]
 async fn a_dry_run_says_what_would_be_stored() {
     for_each_database(async |database| {
-        let server = Server::start(|options| {
-            options.database(database);
-        });
+        let server = Server::on(database);
         let sales = server.data_product("sales", "sales").await;
         let configuration = json!({ "database": "sales-dwh", "table": "zzz", "access_granularity": "schema" });
         let body = json!({ "data_product_id": sales, "name": "n", "configuration": configuration });

@@ -48,8 +48,8 @@ impl Options {
     /// Where things are stored.
     pub(crate) fn database(&mut self, database: Database) -> &mut Options {
         match database {
-            // The default, in the working folder.
             Database::Sqlite => self,
+            Database::Postgres(url) => self.env("PATCHBAY_DATABASE_URL", url),
         }
     }
 }
@@ -253,6 +253,13 @@ impl Server {
     /// Starts a server in a new folder.
     pub(crate) fn start(configure: impl FnOnce(&mut Options)) -> Server {
         Server::start_in(Folder::new(), configure)
+    }
+
+    /// Starts a server in a new folder, on a database.
+    pub(crate) fn on(database: Database) -> Server {
+        Server::start(|options| {
+            options.database(database);
+        })
     }
 
     /// Starts a server in a folder that is there.

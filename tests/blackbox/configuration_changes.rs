@@ -4,11 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Http, Server, for_each_database};
-use crate::world::bigquery;
-
-fn snowflake(database: &str) -> Value {
-    json!({ "database": database, "access_granularity": "schema" })
-}
+use crate::world::{bigquery, snowflake};
 
 fn each<'a>(list: &'a Value, key: &str) -> Vec<&'a Value> {
     list.as_array()

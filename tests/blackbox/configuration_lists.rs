@@ -5,12 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, for_each_database};
+use crate::world::snowflake;
 
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
-
-fn snowflake(database: &str) -> Value {
-    json!({ "database": database, "access_granularity": "schema" })
-}
 
 fn each<'a>(list: &'a Value, key: &str) -> Vec<&'a Value> {
     list.as_array()

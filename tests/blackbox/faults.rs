@@ -1,29 +1,13 @@
-//! Databases that are away, and processes that are stopped or killed.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+//! Files that are locked, replaced or no database, and servers that are stopped.
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Database, Folder, Http, Options, Server, eventually, for_each_database, open_database,
-    run, run_with,
+    Folder, Http, Options, Server, eventually, for_each_database, open_database, run, run_with,
 };
-use crate::world::entry;
+use crate::world::{entry, snowflake, unavailable};
 
 const CREATE: &str = "plugins/SnowflakeDataOutput/configurations";
-
-fn snowflake(database: &str) -> Value {
-    json!({ "database": database, "access_granularity": "schema" })
-}
-
-fn unavailable(answer: Answer) {
-    assert!(answer.header("retry-after").parse::<u32>().is_ok());
-    let detail = answer.error(503).to_string().to_lowercase();
-    for internal in ["sqlite", "select", "insert", "/tmp", ".db"] {
-        assert!(!detail.contains(internal), "{detail}");
-    }
-}
 
 fn start_and_fail(folder: &Folder, configure: impl FnOnce(&mut Options)) -> String {
     run_with(folder, |options| {
@@ -270,116 +254,6 @@ async fn a_stop_lets_what_is_under_way_end() {
         ))
         .await
         .is(200);
-}
-
-/// Whole transactions only: no row without its other half or its first revision.
-async fn all_is_whole(database: Database, folder: &Folder) {
-    if database == Database::Sqlite {
-        let check = database.texts(folder, "PRAGMA integrity_check").await;
-        assert_eq!(check, ["ok"]);
-    }
-    for (what, table, column, with) in [
-        (
-            "its own row",
-            "data_output_configurations",
-            "id",
-            "snowflake_data_output_configurations",
-        ),
-        (
-            "a base row",
-            "snowflake_data_output_configurations",
-            "id",
-            "data_output_configurations",
-        ),
-        (
-            "a revision",
-            "data_output_configurations",
-            "configuration_id",
-            "configuration_revisions",
-        ),
-    ] {
-        let sql =
-            format!("SELECT count(*) FROM {table} WHERE id NOT IN (SELECT {column} FROM {with})");
-        let without = database.number(folder, &sql).await;
-        assert_eq!(without, 0, "rows without {what}");
-    }
-}
-
-#[tokio::test]
-async fn what_was_acknowledged_outlives_a_kill() {
-    for_each_database(async |database| {
-        let mut server = Server::on(database);
-        let product = server.data_product("sales", "sales").await;
-        let mut acknowledged: Vec<String> = Vec::new();
-        for round in 0..4 {
-            let count = Arc::new(AtomicUsize::new(0));
-            let writers: Vec<_> = (0..4)
-                .map(|writer| {
-                    let (server, product, count) = (server.http(), product.clone(), count.clone());
-                    tokio::spawn(async move {
-                        let mut ids: Vec<String> = Vec::new();
-                        for number in 0.. {
-                            let body = json!({
-                                "data_product_id": product, "name": format!("{round}-{writer}-{number}"),
-                                "configuration": snowflake("sales"),
-                            });
-                            // The server dies in the middle of one of these.
-                            let sent = server.try_send(reqwest::Method::POST, CREATE, |request| request.json(&body));
-                            let Ok(answer) = sent.await else { break };
-                            ids.push(answer.is(201).json()["id"].as_str().expect("an id").to_owned());
-                            count.fetch_add(1, Ordering::Relaxed);
-                        }
-                        ids
-                    })
-                })
-                .collect();
-            eventually("writes", async || {
-                server.get("/healthz").await.is(200);
-                let now = count.load(Ordering::Relaxed);
-                (now > 25 * (round + 1)).then_some(()).ok_or_else(|| format!("{now}"))
-            })
-            .await;
-            server = server.kill_and_restart();
-            for writer in writers {
-                acknowledged.extend(writer.await.expect("ids"));
-            }
-            let export = server.get("configurations/export").await.is(200).text();
-            for id in &acknowledged {
-                assert!(export.contains(id), "round {round}: {id} is lost");
-            }
-            all_is_whole(database, &server.folder).await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_kill_in_the_middle_of_migrations_leaves_whole_ones() {
-    for_each_database(async |database| {
-        let of = |round: usize| {
-            let fields: String =
-                (0..=round).map(|number| format!("patchbay.field.string \"f{number}\", ")).collect();
-            format!(
-                "return patchbay.plugin {{ name = \"GrowingDataOutput\", version = \"1.{round}.0\", fields = {{ {fields} }} }}"
-            )
-        };
-        let mut server = Server::start(|options| {
-            options.database(database).file("lua-plugins/growing.lua", of(0));
-        });
-        for round in 1..=4 {
-            server.folder.write("lua-plugins/growing.lua", of(round * 10));
-            // Somewhere between the write and its being served.
-            for _ in 0..round * 5 {
-                server.get("/healthz").await.is(200);
-            }
-            server = server.kill_and_restart();
-            let form = server.get("plugins/GrowingDataOutput/form").await.is(200).json();
-            assert_eq!(form["version"], format!("1.{}.0", round * 10));
-            let details = server.get("plugins/GrowingDataOutput").await.is(200).json();
-            assert_eq!(details["migrations"].as_array().map(Vec::len), Some(round * 10 + 1));
-        }
-    })
-    .await;
 }
 
 #[test]

@@ -21,7 +21,11 @@
 //! | `last_good` | what serves is given up only for something better |
 //! | `hostile` | plugins that misbehave |
 //! | `doors` | who gets in |
-//! | `faults` | databases that are away, and processes that are stopped or killed |
+//! | `faults` | files that are locked, replaced or no database, and servers that are stopped |
+//! | `away` | a Postgres that is stopped, held, full, crowded, or cuts connections |
+//! | `kills` | servers that are killed at any moment |
+//! | `servers` | several servers on one Postgres |
+//! | `writers` | callers that write all the while, and whether anything is lost |
 //! | `command_line` | the verbs |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
@@ -33,6 +37,7 @@
 //! - What touches the database runs through [`harness::for_each_database`].
 
 mod answers;
+mod away;
 mod catalogue;
 mod collisions;
 mod command_line;
@@ -44,6 +49,7 @@ mod enabling;
 mod faults;
 mod harness;
 mod hostile;
+mod kills;
 mod last_good;
 mod links;
 mod listing;
@@ -54,5 +60,7 @@ mod reload_files;
 mod reload_load;
 mod reload_migrations;
 mod rendering;
+mod servers;
 mod specs;
 mod world;
+mod writers;

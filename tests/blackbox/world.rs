@@ -67,6 +67,29 @@ return patchbay.plugin {{
     )
 }
 
+/// Values of a configuration of Snowflake.
+pub(crate) fn snowflake(database: &str) -> Value {
+    json!({ "database": database, "access_granularity": "schema" })
+}
+
+/// Asserts that an answer says that the server cannot now, when to try again, and nothing of what is inside.
+#[track_caller]
+pub(crate) fn unavailable(answer: Answer) {
+    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    let detail = answer.error(503).to_string().to_lowercase();
+    for internal in [
+        "sqlite",
+        "postgres",
+        "127.0.0.1",
+        "select",
+        "insert",
+        "/tmp",
+        ".db",
+    ] {
+        assert!(!detail.contains(internal), "{detail}");
+    }
+}
+
 /// The names of the plugins in an answer to `GET /plugins`.
 pub(crate) fn names(list: &Value) -> Vec<&str> {
     list["plugins"]

@@ -197,6 +197,12 @@ impl Process {
         }
     }
 
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.expect("a kill").success());
+    }
+
     /// Waits until it has ended. Its standard output is closed by then, so no line can be missing.
     fn wait(&mut self) -> Finished {
         let nothing_begins_so = "\0";
@@ -296,12 +302,20 @@ impl Server {
         self.http.clone()
     }
 
-    /// Kills the server as the kernel would, and starts it again in the same folder.
-    pub(crate) fn kill_and_restart(mut self) -> Server {
+    /// Kills the server as the kernel would.
+    pub(crate) fn kill(mut self) -> Killed {
         self.process.child.kill().expect("a kill");
         let finished = self.process.wait();
         assert_eq!(finished.code, None, "{finished:#?}");
-        Server::launch(self.folder.clone(), self.options.clone())
+        Killed {
+            folder: self.folder.clone(),
+            options: self.options.clone(),
+        }
+    }
+
+    /// Kills the server as the kernel would, and starts it again in the same folder.
+    pub(crate) fn kill_and_restart(self) -> Server {
+        self.kill().start()
     }
 
     /// Stops the server in good order, and starts it again in the same folder.
@@ -314,12 +328,7 @@ impl Server {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = self.process.child.id().to_string();
-        let status = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("a kill");
-        assert!(status.success());
+        self.process.signal("-TERM");
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -346,4 +355,40 @@ impl Server {
         options.args = words.iter().map(|word| (*word).to_owned()).collect();
         Process::spawn(&self.folder, &options).wait()
     }
+}
+
+/// A server that was killed.
+pub(crate) struct Killed {
+    folder: Folder,
+    options: Options,
+}
+
+impl Killed {
+    /// Starts it again, in the same folder.
+    pub(crate) fn start(self) -> Server {
+        Server::launch(self.folder, self.options)
+    }
+}
+
+/// Starts a server, waits until it has logged this, tells it to stop, and waits until it has.
+pub(crate) fn stopped_at(
+    folder: &Folder,
+    logged: &str,
+    configure: impl FnOnce(&mut Options),
+) -> Finished {
+    let mut options = Options::default();
+    options.env("PATCHBAY_LISTEN", "127.0.0.1:0");
+    configure(&mut options);
+    let mut process = Process::spawn(folder, &options);
+    let end = Instant::now() + PATIENCE;
+    while !lock(&process.stderr).contains(logged) {
+        assert!(
+            Instant::now() < end,
+            "{} never said {logged:?}",
+            process.what
+        );
+        std::thread::yield_now();
+    }
+    process.signal("-TERM");
+    process.wait()
 }

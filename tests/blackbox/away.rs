@@ -1,0 +1,1 @@
+//! A Postgres that is stopped, held, full, crowded, or cuts connections.

@@ -64,6 +64,9 @@ impl Claims {
     }
 }
 
+/// How often steps are planned at most, when other servers take them in the meantime.
+const PLANS: u32 = 5;
+
 /// What it takes to make a loaded plugin serve.
 #[derive(Clone, Copy)]
 pub(super) struct Activation<'a> {
@@ -134,18 +137,7 @@ impl Activation<'_> {
                 passing: form.is_passing(),
             });
         }
-        if let Some(step) = plan.pending.iter().find(|step| !self.may_run(step)) {
-            let what = if step.expands {
-                "auto_migrate is off"
-            } else {
-                "it does more than add"
-            };
-            let message = format!(
-                "the migration {} waits to be told, because {what}; run `patchbay plugin migrate {}`",
-                step.migration.id, definition.name
-            );
-            return Err(fail(PluginState::PendingMigration, "migration", message));
-        }
+        self.check_may_run(&plan, &definition)?;
         Ok(Prepared {
             loaded,
             plan,
@@ -159,18 +151,28 @@ impl Activation<'_> {
     pub(super) async fn finish(&self, prepared: Prepared) -> Result<ActivePlugin, Failure> {
         let Prepared {
             loaded,
-            plan,
+            mut plan,
             form,
             changes,
             broken_promise,
         } = prepared;
         let definition = loaded.plugin.definition();
-        let done = match plan.pending.is_empty() {
-            true => self.store.record_definition(definition).await,
-            false => self.store.migrate(definition, &plan, "server").await,
-        };
-        done.map_err(|error| store_failure(&error, definition))?;
-        let form = match plan.pending.is_empty() {
+        let is_current = plan.pending.is_empty();
+        for tries in 1.. {
+            let done = match plan.pending.is_empty() {
+                true => self.store.record_definition(definition).await,
+                false => self.store.migrate(definition, &plan, "server").await,
+            };
+            match done {
+                Ok(()) => break,
+                // Another server has just taken these steps, or some of them.
+                Err(StoreError::HeadMoved) if tries < PLANS => {
+                    plan = self.plan_again(definition).await?;
+                }
+                Err(error) => return Err(store_failure(&error, definition)),
+            }
+        }
+        let form = match is_current {
             true => form,
             false => Arc::new(form.on_another_table()),
         };
@@ -187,6 +189,38 @@ impl Activation<'_> {
             icon: loaded.icon,
             plugin: loaded.plugin,
         })
+    }
+
+    async fn plan_again(&self, definition: &Definition) -> Result<Plan, Failure> {
+        let history = self.store.history(&definition.name).await;
+        let history = history.map_err(|error| store_failure(&error, definition))?;
+        let plan = plan(definition, &history).map_err(|error| {
+            let version = Some(definition.version.clone());
+            Failure::plain(PluginState::Failed, "plan", error.to_string(), version)
+        })?;
+        self.check_may_run(&plan, definition)?;
+        Ok(plan)
+    }
+
+    /// Fails when a pending step waits until it is told to run.
+    fn check_may_run(&self, plan: &Plan, definition: &Definition) -> Result<(), Failure> {
+        let Some(step) = plan.pending.iter().find(|step| !self.may_run(step)) else {
+            return Ok(());
+        };
+        let what = if step.expands {
+            "auto_migrate is off"
+        } else {
+            "it does more than add"
+        };
+        Err(Failure::plain(
+            PluginState::PendingMigration,
+            "migration",
+            format!(
+                "the migration {} waits to be told, because {what}; run `patchbay plugin migrate {}`",
+                step.migration.id, definition.name
+            ),
+            Some(definition.version.clone()),
+        ))
     }
 
     fn may_run(&self, step: &PendingMigration) -> bool {

@@ -41,7 +41,7 @@ async fn a_request_under_way_ends_before_the_server_does() {
     slow.read_exact(&mut asked).await.expect("an answer");
     assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
     stop.notify_one();
-    // A connection without a request is closed at once.
+    // A connection without a request is closed soon.
     assert_eq!(read_to_end(&mut idle).await, "");
     slow.write_all(body.as_bytes()).await.expect("sent");
     let answer = read_to_end(&mut slow).await;

@@ -128,6 +128,17 @@ it("has a table that the catalog takes", function()
     )
 end)
 
+it("has a table whose name is not longer than the catalog takes", function()
+    local function problem_of(length, catalog_type)
+        local errors = errors_of { table = ("a"):rep(length), catalog_type = catalog_type }
+        return errors[1] and errors[1].message
+    end
+    for catalog_type, longest in { rest = 255, glue = 255, hive = 256 } do
+        expect(problem_of(longest, catalog_type)):to_be(nil)
+        expect(problem_of(longest + 1, catalog_type)):to_contain(`at most {longest} characters`)
+    end
+end)
+
 it("lies where the catalog can keep it", function()
     for _, location in { "", "s3://lake/sales", "gs://lake", "abfss://fs@account.dfs.core.windows.net/x", "hdfs://n/x" } do
         expect(errors_of { location = location }):to_equal {}

@@ -14,7 +14,8 @@ local function rules_of(kind)
         return {
             called = kind == "glue" and "Glue" or "the Hive metastore",
             nested = false,
-            longest = kind == "glue" and 255 or 128,
+            longest_namespace = kind == "glue" and 255 or 128,
+            longest_table = kind == "glue" and 255 or 256,
             allowed = "^[%l%d_]+$",
             says = "lower-case letters, digits and '_' only",
         }
@@ -22,7 +23,8 @@ local function rules_of(kind)
     return {
         called = "a REST catalog",
         nested = true,
-        longest = 255,
+        longest_namespace = 255,
+        longest_table = 255,
         allowed = "^[^%c/?#%%*\"'`]+$",
         says = "no '/', '?', '#', '%', '*' and quotes",
     }
@@ -31,10 +33,9 @@ end
 -- Where files of a table can lie.
 local SCHEMES = " s3 s3a gs abfss wasbs hdfs file "
 
-local function problem_with_name(name, kind, what)
-    local rules = rules_of(kind)
-    if #name > rules.longest then
-        return ("In %s, %s has at most %d characters"):format(rules.called, what, rules.longest)
+local function problem_with_name(name, rules, what, longest)
+    if #name > longest then
+        return ("In %s, %s has at most %d characters"):format(rules.called, what, longest)
     elseif not name:find(rules.allowed) then
         return ("In %s, %s has %s"):format(rules.called, what, rules.says)
     end
@@ -52,7 +53,7 @@ local function problem_with_namespace(namespace, kind)
         if level == "" then
             return "The levels of a namespace can't be empty"
         end
-        local problem = problem_with_name(level, kind, "a namespace")
+        local problem = problem_with_name(level, rules, "a namespace", rules.longest_namespace)
         if problem then
             return problem
         end
@@ -68,7 +69,8 @@ local function problem_with_table(name, kind)
     elseif name:find(".", 1, true) then
         return "The name of a table has no '.'"
     end
-    return problem_with_name(name, kind, "the name of a table")
+    local rules = rules_of(kind)
+    return problem_with_name(name, rules, "the name of a table", rules.longest_table)
 end
 
 local function problem_with_location(location, kind)

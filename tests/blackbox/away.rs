@@ -302,6 +302,37 @@ async fn what_postgres_gives_up_for_anothers_sake_is_done_again() {
     .await;
 }
 
+#[tokio::test]
+async fn of_several_hosts_one_that_does_not_answer_is_passed_over() {
+    on_postgres(async |database| {
+        // Somebody who takes no connection and refuses none, as a machine that has lost its power.
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let dead = socket.listen(1).expect("a listener");
+        let address = dead.local_addr().expect("an address");
+        let mut waiting = Vec::new();
+        let short = Duration::from_millis(300);
+        while let Ok(connected) =
+            tokio::time::timeout(short, tokio::net::TcpStream::connect(address)).await
+        {
+            waiting.push(connected.expect("a place in the queue"));
+        }
+        let (user, place) = url(database).split_once('@').expect("a user");
+        let both = format!(
+            "{user}@127.0.0.1:{},{place}?target_session_attrs=read-write",
+            address.port()
+        );
+        let server = Server::start(|options| {
+            options
+                .env("PATCHBAY_DATABASE_URL", &both)
+                .env("PATCHBAY_CONNECT_TIMEOUT_MS", "500");
+        });
+        is_ready(&server).await;
+        server.data_product("sales", "sales").await;
+    })
+    .await;
+}
+
 /// The file of a table, put out of the way: in its place stands a device on which nothing can be written, so that the
 /// system tells Postgres that there is no space left.
 struct FullTable {

@@ -151,7 +151,10 @@ mod tests {
             format!("{postgres} {postgres:?}"),
             "postgres://host/db postgres://host/db"
         );
-        for odd in ["postgres://me:hu?sh@host/db", "postgres://host/db?password=hu@sh"] {
+        for odd in [
+            "postgres://me:hu?sh@host/db",
+            "postgres://host/db?password=hu@sh",
+        ] {
             let shown = DatabaseUrl::parse(odd).expect("a URL").to_string();
             assert_eq!(shown, "postgres://…", "{odd}");
         }

@@ -220,7 +220,7 @@ fn pool(target: &Target, settings: &StoreSettings, size: usize) -> Result<Pool, 
     Pool::builder(manager)
         .max_size(size)
         .wait_timeout(Some(settings.busy_timeout))
-        .create_timeout(Some(settings.connect_timeout))
+        .create_timeout(Some(target.patience()))
         .recycle_timeout(Some(settings.connect_timeout))
         .runtime(Runtime::Tokio1)
         .post_create(Hook::async_fn(move |client, _| {
@@ -337,7 +337,7 @@ impl Core {
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Busy,
             PoolError::Timeout(_) => StoreError::Away(format!(
                 "no connection within {} s",
-                self.settings.connect_timeout.as_secs_f32()
+                self.target.patience().as_secs_f32()
             )),
             PoolError::Closed => StoreError::Closed,
             PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {

@@ -105,10 +105,21 @@ impl Target {
         Ok(Target { config, tls, shown })
     }
 
+    /// How long connecting once may take: of several hosts each is given its time, so that one that does not answer
+    /// leaves some to the next.
+    pub(super) fn patience(&self) -> Duration {
+        let each = self.config.get_connect_timeout().copied();
+        let hosts = self
+            .config
+            .get_hosts()
+            .len()
+            .max(self.config.get_hostaddrs().len());
+        each.unwrap_or(Duration::from_secs(5)) * u32::try_from(hosts).unwrap_or(1).max(1)
+    }
+
     /// Connects once.
     pub(super) async fn link(&self) -> Result<Link, NoLink> {
-        let limit = self.config.get_connect_timeout().copied();
-        let limit = limit.unwrap_or(Duration::from_secs(5));
+        let limit = self.patience();
         // The driver's own limit ends where the server has to say something.
         let linked = tokio::time::timeout(limit, async {
             match &self.tls {

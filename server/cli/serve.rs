@@ -43,11 +43,11 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let catalogue = embedded::catalogue(settings.catalogue.as_deref())?;
-    let store = settings.store(true)?;
-    tracing::info!("opening the database {}", store.url);
+    let database = settings.store(true)?;
+    tracing::info!("opening the database {}", database.url);
     // A database that is away is waited for, and whoever stops the server meanwhile must not wait too.
     let store = tokio::select! {
-        store = Store::open(store) => store?,
+        store = Store::open(database.clone()) => store?,
         () = &mut stop => return Ok(()),
     };
     store.apply_catalogue_if_empty(&catalogue).await?;
@@ -60,13 +60,29 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
     )
     .await;
     let address = listener.local_addr()?;
+    let name = database.server_name.unwrap_or_else(host_name);
+    let membership = registry.join_cluster(name, Some(address.to_string()));
     let app = App::new(registry, store.clone(), http);
     say(format_args!("listening on http://{address}"));
     tracing::info!("listening on http://{address}");
     patchbay_http::serve(listener, app, stop).await?;
+    membership.leave().await;
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What the machine, or the container, is called.
+fn host_name() -> String {
+    #[cfg(unix)]
+    {
+        let system = rustix::system::uname();
+        system.nodename().to_string_lossy().into_owned()
+    }
+    #[cfg(not(unix))]
+    {
+        std::env::var("COMPUTERNAME").unwrap_or_else(|_| "patchbay".to_owned())
+    }
 }
 
 fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {

@@ -26,6 +26,7 @@
 //! | `kills` | servers that are killed at any moment |
 //! | `servers` | several servers on one Postgres |
 //! | `writers` | callers that write all the while, and whether anything is lost |
+//! | `cluster` | what servers on one database tell of each other |
 //! | `command_line` | the verbs |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
@@ -39,6 +40,7 @@
 mod answers;
 mod away;
 mod catalogue;
+mod cluster;
 mod collisions;
 mod command_line;
 mod configuration_changes;

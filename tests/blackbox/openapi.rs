@@ -60,6 +60,7 @@ const PATHS: &[(&str, &str)] = &[
     ),
     ("/api/v2/data_products", "get post"),
     ("/api/v2/data_products/{}", "get put delete"),
+    ("/api/v2/cluster", "get"),
     ("/healthz", "get"),
     ("/readyz", "get"),
     ("/metrics", "get"),

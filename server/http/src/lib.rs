@@ -14,6 +14,7 @@
 //! | `body`, `input`, `unread` | JSON in and out; paths and queries read part by part; what was left unread |
 //! | `plugins`, `configurations` | what the registry answers |
 //! | `platforms`, `environments`, `catalogue_views`, `data_products` | what the store answers |
+//! | `cluster` | the servers on one database |
 //! | `operations`, `metrics` | health, figures, the OpenAPI document |
 //! | `openapi` | what the document says about every operation alike |
 //!
@@ -34,6 +35,7 @@
 
 mod body;
 mod catalogue_views;
+mod cluster;
 mod configurations;
 mod data_products;
 mod door;

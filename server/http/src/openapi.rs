@@ -228,6 +228,7 @@ mod tests {
         get /api/v2/configuration/environments/{id}/platforms/{platform_id}/services/{service_id}/config
         get post /api/v2/data_products
         get put delete /api/v2/data_products/{id}
+        get /api/v2/cluster
         get /healthz
         get /readyz
         get /metrics

@@ -5,7 +5,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::{
-    App, configurations, data_products, environments, openapi, operations, platforms, plugins,
+    App, cluster, configurations, data_products, environments, openapi, operations, platforms,
+    plugins,
 };
 
 /// Every route. Paths stand at the handlers, where the OpenAPI document takes them from too, and have no trailing slash:
@@ -84,6 +85,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             data_products::delete
         ))
         // Operations
+        .routes(routes!(cluster::get))
         .routes(routes!(operations::healthz))
         .routes(routes!(operations::readyz))
         .routes(routes!(operations::metrics))

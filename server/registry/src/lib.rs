@@ -14,6 +14,7 @@
 //! | `writing` | creating, changing and deleting them |
 //! | `admission` | what a client sent, brought into the form in which it is stored, or only tried |
 //! | `render` | access paths and technical info |
+//! | `cluster` | what this server tells the others on its database, and where all of them stand |
 //! | [`wire`] | answers as they go over the wire |
 //! | [`error`] | why a request cannot be answered |
 //!
@@ -36,6 +37,7 @@ pub mod settings;
 pub mod wire;
 
 mod admission;
+mod cluster;
 mod configurations;
 mod discovery;
 mod form;
@@ -57,12 +59,14 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 use tokio::sync::{Mutex, watch as channel};
 
+use crate::cluster::Identity;
 use crate::generation::Generation;
 use crate::pause::Pause;
 use crate::reload::{Builder, Built, Missing, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
+pub use crate::cluster::Membership;
 pub use crate::discovery::{SpecFolder, find_specs, read_spec};
 pub use crate::error::RequestError;
 pub use patchbay_store::ConfigurationQuery;
@@ -112,6 +116,8 @@ struct Inner {
     /// The plugins whose forms are computed from their rows.
     row_readers: ArcSwap<Vec<String>>,
     counters: Counters,
+    /// How this server is called in the cluster.
+    identity: Identity,
 }
 
 #[derive(Default)]
@@ -154,6 +160,7 @@ impl Registry {
                 rebuild_pause: Pause::default(),
                 row_readers: ArcSwap::default(),
                 counters: Counters::default(),
+                identity: Identity::default(),
             }),
         };
         registry.rebuild(&Touched::Everything).await;

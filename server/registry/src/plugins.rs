@@ -406,7 +406,7 @@ fn formless_meta(
     }
 }
 
-fn status(finding: &Finding) -> PluginStatus {
+pub(crate) fn status(finding: &Finding) -> PluginStatus {
     let form = finding
         .serving
         .as_ref()

@@ -13,6 +13,11 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use crate::cluster::wire::{
+    ClusterGeneration, ClusterServer, ClusterView, Lag, PluginDifference, ServerPlugin,
+    ServerState, ServerTrouble,
+};
+
 /// Every enabled plugin, ordered by platform key.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PluginList {

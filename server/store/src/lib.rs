@@ -9,6 +9,7 @@
 //! | `data_product` | the owners of configurations |
 //! | `plugin` | applied definitions, histories, the run of migrations, the register of tables |
 //! | `configuration` | stored configurations, their pages, and their revisions |
+//! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
 //! | `shape` | a plugin's table as its fields see it, and the statements over it |
 //! | `page` | pages and cursors |
 //! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
@@ -44,6 +45,7 @@
 //! nothing static, so that two stores can be open in one process.
 
 mod catalogue;
+mod cluster;
 mod configuration;
 mod data_product;
 mod engine;
@@ -73,6 +75,7 @@ use tokio::sync::watch;
 pub use catalogue::{
     CatalogueChange, EnvironmentConfigurationDraft, EnvironmentDraft, ServiceDraft,
 };
+pub use cluster::{ClusterState, GONE_AFTER, PluginSet, RunningServer, ServerReport};
 pub use configuration::ConfigurationQuery;
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};

@@ -121,11 +121,14 @@ mod tests {
         let sqlite = files("sqlite");
         assert!(!sqlite.is_empty());
         assert_eq!(sqlite, files("postgres"));
+        let mut all = 0;
         for file in &sqlite {
             let found = columns("sqlite", file);
-            assert!(found.len() > 50, "{found:?}");
+            assert!(!found.is_empty(), "{file}");
             assert_eq!(found, columns("postgres", file), "{file}");
+            all += found.len();
         }
+        assert!(all > 70, "{all}");
     }
 
     #[test]

@@ -186,6 +186,18 @@ impl Row {
         .ok_or_else(|| Row::wrong(place, "time"))
     }
 
+    /// A time, none for null.
+    pub(crate) fn optional_time(&self, place: usize) -> Result<Option<OffsetDateTime>, Fault> {
+        match self {
+            Row::Sqlite(_) => match self.optional_text(place)? {
+                Some(text) => time_text::parse(text).map(Some),
+                None => Some(None),
+            },
+            Row::Postgres(row) => row.try_get(place).ok(),
+        }
+        .ok_or_else(|| Row::wrong(place, "time"))
+    }
+
     pub(crate) fn optional_json(&self, place: usize) -> Result<Option<Json>, Fault> {
         let text = match self {
             Row::Sqlite(_) => self.optional_text(place)?,
@@ -217,6 +229,8 @@ pub(crate) enum Lock<'a> {
     Catalogue,
     /// Migrating a plugin, or recording its definition.
     Plugin(&'a str),
+    /// Numbering the sets of plugins that servers serve.
+    Cluster,
 }
 
 /// A connection, owned by whoever holds it.

@@ -237,7 +237,10 @@ fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value]) -> Result<(),
             Value::Int(value) => statement.raw_bind_parameter(place, value),
             Value::BigInt(value) => statement.raw_bind_parameter(place, value),
             Value::Double(value) => statement.raw_bind_parameter(place, value),
-            Value::String(None) | Value::Json(None) | Value::Uuid(None) => {
+            Value::String(None)
+            | Value::Json(None)
+            | Value::Uuid(None)
+            | Value::TimeDateTimeWithTimeZone(None) => {
                 statement.raw_bind_parameter(place, rusqlite::types::Null)
             }
             Value::String(Some(text)) => statement.raw_bind_parameter(place, text.as_str()),

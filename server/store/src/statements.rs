@@ -3,7 +3,7 @@
 use sea_query::{Asterisk, Expr, ExprTrait, Func, LockType, Query};
 
 use crate::session::{Dialect, Statement, place};
-use crate::{catalogue, configuration, data_product, plugin};
+use crate::{catalogue, cluster, configuration, data_product, plugin};
 
 /// All of them, by the module that uses them.
 pub(crate) struct Statements {
@@ -12,6 +12,7 @@ pub(crate) struct Statements {
     pub(crate) products: data_product::Statements,
     pub(crate) plugins: plugin::Statements,
     pub(crate) configurations: configuration::Statements,
+    pub(crate) cluster: cluster::Statements,
 }
 
 impl Statements {
@@ -22,6 +23,7 @@ impl Statements {
             products: data_product::Statements::new(dialect),
             plugins: plugin::Statements::new(dialect),
             configurations: configuration::Statements::new(dialect),
+            cluster: cluster::Statements::new(dialect),
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) const LOCKS: i32 = 0x5061_7463;
 /// The second numbers of the locks that are not a plugin's.
 pub(super) const SCHEMA_LOCK: i32 = 1;
 const CATALOGUE_LOCK: i32 = 2;
+const CLUSTER_LOCK: i32 = 3;
 
 /// Who holds an advisory lock.
 pub(super) const HOLDER: &str = "SELECT a.application_name, a.pid, coalesce(host(a.client_addr), 'a socket') \
@@ -182,6 +183,7 @@ impl PostgresSession {
                 lock_number(plugin),
                 format!("the plugin {plugin} is being migrated"),
             ),
+            Lock::Cluster => (CLUSTER_LOCK, "a server reports its plugins".to_owned()),
         };
         let values = [LOCKS.into(), number.into()];
         let taken = self

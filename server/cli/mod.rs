@@ -1,6 +1,7 @@
 //! The verbs of the command line.
 
 mod catalogue;
+mod db;
 mod health;
 mod plugin;
 mod plugin_test;
@@ -51,6 +52,9 @@ enum Verb {
     /// Work with the catalogue of platforms and environments
     #[command(subcommand)]
     Catalogue(catalogue::Catalogue),
+    /// Work with whole databases
+    #[command(subcommand)]
+    Db(db::Db),
     /// Ask a running server whether it is healthy
     Health(health::Health),
 }
@@ -78,6 +82,7 @@ pub(crate) fn run() -> ExitCode {
         Verb::Serve(verb) => verb.run(&command.common),
         Verb::Plugin(verb) => verb.run(&command.common),
         Verb::Catalogue(verb) => verb.run(&command.common),
+        Verb::Db(verb) => verb.run(&command.common),
         Verb::Health(verb) => verb.run(&command.common),
     };
     result.unwrap_or_else(|error| {

@@ -27,6 +27,7 @@
 //! | `servers` | several servers on one Postgres |
 //! | `writers` | callers that write all the while, and whether anything is lost |
 //! | `cluster` | what servers on one database tell of each other |
+//! | `db_copy` | databases that are copied |
 //! | `command_line` | the verbs |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
@@ -46,6 +47,7 @@ mod command_line;
 mod configuration_changes;
 mod configuration_lists;
 mod configurations;
+mod db_copy;
 mod doors;
 mod enabling;
 mod faults;

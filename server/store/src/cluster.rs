@@ -224,6 +224,20 @@ async fn forget(session: &mut Session, own: &Statements, now: OffsetDateTime) ->
     Ok(())
 }
 
+/// The names of the servers on a database.
+pub(crate) async fn running(session: &mut Session) -> Result<Vec<String>, Fault> {
+    let now = now(session).await?;
+    let mut query = Query::select();
+    query
+        .column("name")
+        .from("servers")
+        .and_where(Expr::col("heartbeat_at").gte(place()));
+    let statement = Statement::new(session.dialect(), &query);
+    let limit = now - GONE_AFTER;
+    let rows = session.query(&statement, vec![limit.into()]).await?;
+    rows.iter().map(|row| row.string(0)).collect()
+}
+
 async fn newest_set(session: &mut Session, own: &Statements) -> Result<Option<PluginSet>, Fault> {
     let row = session
         .query_one(&own.newest_set, vec![1_i64.into()])

@@ -10,6 +10,7 @@
 //! | `plugin` | applied definitions, histories, the run of migrations, the register of tables |
 //! | `configuration` | stored configurations, their pages, and their revisions |
 //! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
+//! | `copy` | a database copied into another |
 //! | `shape` | a plugin's table as its fields see it, and the statements over it |
 //! | `page` | pages and cursors |
 //! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
@@ -47,6 +48,7 @@
 mod catalogue;
 mod cluster;
 mod configuration;
+mod copy;
 mod data_product;
 mod engine;
 pub mod error;
@@ -77,6 +79,7 @@ pub use catalogue::{
 };
 pub use cluster::{ClusterState, GONE_AFTER, PluginSet, RunningServer, ServerReport};
 pub use configuration::ConfigurationQuery;
+pub use copy::{Copied, CopyError, CopyEvent, copy};
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
 pub use page::{MAX_PAGE, Page};
@@ -106,10 +109,34 @@ impl Store {
     /// # Errors
     /// [`StoreError::CannotOpen`], [`StoreError::LockedByServer`] or [`StoreError::NewerSchema`], for the operator.
     pub async fn open(settings: StoreSettings) -> Result<Store, StoreError> {
-        Ok(Store(Arc::new(Inner {
+        let shown = settings.url.to_string();
+        let store = Store(Arc::new(Inner {
             engine: Engine::open(settings).await?,
             shapes: Arc::default(),
-        })))
+        }));
+        if let Err(error) = store.refuse_unfinished(&shown).await {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
+    }
+
+    /// A database into which a copy was begun holds a part of what it should.
+    async fn refuse_unfinished(&self, shown: &str) -> Result<(), StoreError> {
+        let unfinished = copy::unfinished(self.statements().dialect);
+        let found = self.read(View::Statement, move |session| {
+            Box::pin(async move {
+                let row = session.query_one(&unfinished, Vec::new()).await?;
+                Ok(row.map(|row| row.string(0)).transpose()?)
+            })
+        });
+        match found.await? {
+            None => Ok(()),
+            Some(source) => Err(StoreError::CannotOpen(format!(
+                "the copy of {source} into the database {shown} is not finished; run `patchbay db copy` again, which goes \
+                 on with it, or take an empty database"
+            ))),
+        }
     }
 
     /// Lets nothing more in, finishes what waits, empties the write-ahead log into the file, and releases the lock.

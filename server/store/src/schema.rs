@@ -17,22 +17,9 @@ const ATTEMPTS: usize = 5;
 /// Runs the core migrations that the file lacks, in one transaction. A file of a newer Patchbay is refused.
 pub(crate) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let runner = embedded::migrations::runner().set_grouped(true);
-    let known = runner
-        .get_migrations()
-        .iter()
-        .map(|migration| i64::from(migration.version()))
-        .max()
-        .unwrap_or(0);
     let mut attempt = 1;
     loop {
-        let found = version(connection).map_err(|error| open_error(path, &error))?;
-        if found > known {
-            return Err(StoreError::NewerSchema {
-                path: path.to_owned(),
-                found,
-                known,
-            });
-        }
+        let (found, known) = versions(connection, path)?;
         if found == known {
             return Ok(());
         }
@@ -49,6 +36,25 @@ pub(crate) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Resu
                 )));
             }
         }
+    }
+}
+
+/// The versions that the file has, and that we know. A newer one is refused.
+pub(crate) fn versions(connection: &Connection, path: &Path) -> Result<(i64, i64), StoreError> {
+    let known = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| i64::from(migration.version()))
+        .max()
+        .unwrap_or(0);
+    let found = version(connection).map_err(|error| open_error(path, &error))?;
+    match found > known {
+        true => Err(StoreError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known,
+        }),
+        false => Ok((found, known)),
     }
 }
 

@@ -198,13 +198,18 @@ impl Row {
         .ok_or_else(|| Row::wrong(place, "time"))
     }
 
-    pub(crate) fn optional_json(&self, place: usize) -> Result<Option<Json>, Fault> {
-        let text = match self {
-            Row::Sqlite(_) => self.optional_text(place)?,
+    /// The text of JSON as it was written, none for null.
+    pub(crate) fn optional_json_text(&self, place: usize) -> Result<Option<&str>, Fault> {
+        match self {
+            Row::Sqlite(_) => self.optional_text(place),
             Row::Postgres(row) => {
-                postgres::json(row, place).map_err(|()| Row::wrong(place, "JSON"))?
+                postgres::json(row, place).map_err(|()| Row::wrong(place, "JSON"))
             }
-        };
+        }
+    }
+
+    pub(crate) fn optional_json(&self, place: usize) -> Result<Option<Json>, Fault> {
+        let text = self.optional_json_text(place)?;
         text.map(|text| serde_json::from_str(text).map_err(|_| Row::wrong(place, "JSON")))
             .transpose()
     }

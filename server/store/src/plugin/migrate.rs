@@ -3,7 +3,7 @@
 //! Pending steps run in one transaction with their entries in the history, the register of tables and the definition.
 //! So either all of them have run and everybody can see it, or nothing has happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
@@ -21,6 +21,7 @@ use crate::error::{Fault, StoreError};
 use crate::render::{needs_rebuild, render};
 use crate::session::{Lock, Session, json, text};
 use crate::shared::Touched;
+use crate::statements::select;
 use crate::time_text::now;
 
 /// What is recorded of a plugin, compared with a definition.
@@ -318,6 +319,43 @@ fn operations_json(operations: &[Operation]) -> Value {
     let value = serde_json::to_value(operations)
         .unwrap_or_else(|_| unreachable!("operations are plain data"));
     json(value)
+}
+
+/// The tables of all plugins, as their histories have made them.
+///
+/// # Errors
+/// When the register of tables names others: then something else has made or dropped one.
+pub(crate) async fn recorded_tables(session: &mut Session) -> Result<Tables, StoreError> {
+    let statements = Statements::new(session.dialect());
+    let rows = session.query(&statements.histories, Vec::new()).await?;
+    let mut histories: BTreeMap<String, Vec<AppliedMigration>> = BTreeMap::new();
+    for row in &rows {
+        let step = super::read_step(row)?;
+        histories.entry(row.string(0)?).or_default().push(step);
+    }
+    let mut tables = Tables::default();
+    for history in histories.values() {
+        tables.0.extend(tables_of(history).0);
+    }
+    let registered = select(session.dialect(), "plugin_tables", &["table_name"], &[]);
+    let mut registered: BTreeSet<String> = session
+        .query(&registered, Vec::new())
+        .await?
+        .iter()
+        .map(|row| row.string(0))
+        .collect::<Result<_, _>>()?;
+    for table in tables.0.keys() {
+        if !registered.remove(table.as_str()) {
+            registered.insert(table.to_string());
+            break;
+        }
+    }
+    match registered.first() {
+        None => Ok(tables),
+        Some(table) => Err(StoreError::Conflict(format!(
+            "the history of the plugins and the register of their tables do not agree on the table {table}"
+        ))),
+    }
 }
 
 /// The tables that a history has made. It was applied once, so it applies.

@@ -2,6 +2,8 @@
 
 mod migrate;
 
+pub(crate) use migrate::recorded_tables;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -32,6 +32,11 @@ impl ToSql for Cell<'_> {
             Value::String(Some(text)) if <&str as ToSql>::accepts(kind) => {
                 text.as_str().to_sql(kind, out)
             }
+            // It is JSON already.
+            Value::String(Some(text)) if *kind == Type::JSON => {
+                out.extend_from_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
             // Its text, which a column of the type `json` keeps byte by byte.
             Value::Json(Some(json)) if *kind == Type::JSON || *kind == Type::TEXT => {
                 out.extend_from_slice(json.to_string().as_bytes());

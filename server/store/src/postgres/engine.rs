@@ -200,7 +200,7 @@ async fn to_its_end<T: Send + 'static>(
     }
 }
 
-fn pool(target: &Target, settings: &StoreSettings, size: usize) -> Result<Pool, String> {
+pub(super) fn pool(target: &Target, settings: &StoreSettings, size: usize) -> Result<Pool, String> {
     let how = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `target`, `tls` | what the URL says, how a connection is made, and why it is not |
 //! | `session` | one connection at work: statements, the frame of a transaction, locks |
+//! | `alone` | one connection for a copy, without pool and listener |
 //! | `cells` | values and cells as the types of their columns |
 //! | `fault` | what an error of Postgres means, and whether the work can be run again |
 //! | `engine` | the pool, and how work runs on it: a write in a transaction of its own, tried again where that is safe |
@@ -23,6 +24,7 @@
 //! then the server does not call itself healthy: when it does, whatever was answered anywhere before it was asked has
 //! moved here.
 
+mod alone;
 mod cells;
 mod engine;
 mod fault;
@@ -34,6 +36,7 @@ mod target;
 mod tls;
 mod tries;
 
+pub(crate) use alone::{bring_up_to_date, open_alone, versions};
 pub(crate) use cells::{json, text};
 pub(crate) use engine::PostgresEngine;
 pub(crate) use session::PostgresSession;

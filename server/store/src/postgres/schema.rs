@@ -99,6 +99,21 @@ async fn is_behind(target: &Target, client: &Client) -> Result<bool, StoreError>
     }
 }
 
+/// The versions that the database has, and that we know. A newer one is refused.
+pub(super) async fn versions(
+    target: &Target,
+    settings: &StoreSettings,
+) -> Result<(i64, i64), StoreError> {
+    let client = target.connect_patiently(settings.start_timeout).await?;
+    let found = version(&client)
+        .await
+        .map_err(|error| StoreError::Away(words(&error)))?;
+    match newer(target, found) {
+        Some(error) => Err(error),
+        None => Ok((found, known())),
+    }
+}
+
 /// That a database is too new for us, if it is.
 pub(super) fn newer(target: &Target, found: i64) -> Option<StoreError> {
     let known = known();

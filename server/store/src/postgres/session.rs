@@ -38,6 +38,7 @@ pub(super) const LOCKS: i32 = 0x5061_7463;
 pub(super) const SCHEMA_LOCK: i32 = 1;
 const CATALOGUE_LOCK: i32 = 2;
 const CLUSTER_LOCK: i32 = 3;
+const COPY_LOCK: i32 = 4;
 
 /// Who holds an advisory lock.
 pub(super) const HOLDER: &str = "SELECT a.application_name, a.pid, coalesce(host(a.client_addr), 'a socket') \
@@ -81,11 +82,19 @@ pub(crate) struct PostgresSession {
 }
 
 /// How a commit went wrong.
-pub(super) enum NotCommitted {
+pub(crate) enum NotCommitted {
     /// It did not happen.
     Undone(StoreError),
     /// It may have happened.
     InDoubt(StoreError),
+}
+
+impl From<NotCommitted> for StoreError {
+    fn from(error: NotCommitted) -> StoreError {
+        match error {
+            NotCommitted::Undone(error) | NotCommitted::InDoubt(error) => error,
+        }
+    }
 }
 
 impl PostgresSession {
@@ -100,12 +109,12 @@ impl PostgresSession {
     }
 
     /// The next statement opens a transaction that writes.
-    pub(super) fn begin_write(&mut self) {
+    pub(crate) fn begin_write(&mut self) {
         self.state = State::Due(WRITE);
     }
 
     /// The next statement opens a transaction that sees one state.
-    pub(super) fn begin_read(&mut self) {
+    pub(crate) fn begin_read(&mut self) {
         self.state = State::Due(READ);
     }
 
@@ -209,6 +218,15 @@ impl PostgresSession {
         Ok(named(&ran.rows))
     }
 
+    /// Keeps other copies away until the connection ends. Whether it could.
+    pub(crate) async fn lock_copy(&mut self) -> Result<bool, Fault> {
+        let values = [LOCKS.into(), COPY_LOCK.into()];
+        let ran = self
+            .run("SELECT pg_try_advisory_lock($1, $2)", &values)
+            .await?;
+        Ok(ran.rows.first().is_some_and(|row| row.get(0)))
+    }
+
     pub(crate) async fn unhurried(&mut self) -> Result<(), Fault> {
         self.limit = None;
         self.define("SET LOCAL statement_timeout = 0").await
@@ -226,7 +244,7 @@ impl PostgresSession {
     }
 
     /// Ends the transaction well. `notice` is sent with it to all who listen.
-    pub(super) async fn commit(&mut self, notice: Option<&str>) -> Result<(), NotCommitted> {
+    pub(crate) async fn commit(&mut self, notice: Option<&str>) -> Result<(), NotCommitted> {
         match self.state {
             // Nothing was done, so there is nothing that could be lost.
             State::Due(_) if notice.is_none() => {

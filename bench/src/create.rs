@@ -1,5 +1,6 @@
 //! Creating configurations, hooks and all, against a plain loop that inserts the same rows with the same durability.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,12 @@ use crate::load::{Outcome, Requests, Until, closed_loop};
 use crate::report::{Report, median, millis};
 use crate::wire::{Connection, get, post};
 
-const CONNECTIONS: usize = 16;
+pub(crate) const CONNECTIONS: usize = 16;
 const TARGET: f64 = 0.5;
-const PATH: &str = "/api/v2/plugins/SnowflakeDataOutput/configurations";
+pub(crate) const PATH: &str = "/api/v2/plugins/SnowflakeDataOutput/configurations";
 
 /// The rows that creating one configuration writes, and the column by which they are found.
-const ROWS: &[(&str, &str)] = &[
+pub(crate) const ROWS: &[(&str, &str)] = &[
     ("data_output_configurations", "id"),
     ("snowflake_data_output_configurations", "id"),
     ("configuration_revisions", "configuration_id"),
@@ -32,44 +33,14 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     eprintln!("create");
     let folder = tempfile::tempdir()?;
     let server = plan.program.serve(folder.path(), &[])?;
-    let (body, id) = runtime.block_on(async {
-        let mut connection = Connection::open(server.address).await?;
-        let body = body(&mut connection).await?;
-        let created = connection
-            .json(&post(PATH, &named(&body, "template of the baseline")))
-            .await?;
-        let id = created["id"].as_str().context("no id")?.to_owned();
-        anyhow::Ok((body, id))
-    })?;
+    let (body, id) = template(runtime, server.address)?;
     let baseline = folder.path().join("baseline.db");
     let mut plain = Plain::copy(&folder.path().join("data/patchbay.db"), &baseline, &id)?;
 
-    let mut number = 0_u64;
-    let mut measure = || -> Result<Outcome> {
-        let outcome = runtime.block_on(closed_loop(
-            server.address,
-            CONNECTIONS,
-            Until::Over(plan.slice),
-            201,
-            &mut |connection| -> Requests {
-                let body = body.clone();
-                number += 1;
-                let load = number;
-                let mut place = 0_u64;
-                Box::new(move |buffer| {
-                    place += 1;
-                    let name = format!("configuration {load}-{connection}-{place}");
-                    buffer.extend_from_slice(&post(PATH, &named(&body, &name)));
-                })
-            },
-        ))?;
-        ensure!(
-            outcome.failed == 0,
-            "{} requests failed, the first with {}",
-            outcome.failed,
-            outcome.failure.unwrap_or_default()
-        );
-        Ok(outcome)
+    let mut load = 0_u64;
+    let mut measure = || {
+        load += 1;
+        creates(plan, runtime, server.address, &body, load)
     };
     // Not counted: the first writes grow files and fill caches.
     measure()?;
@@ -112,6 +83,51 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     server.stop()
 }
 
+/// Has a server make one configuration. Gives the body by which others are made, and its id.
+pub(crate) fn template(runtime: &Runtime, address: SocketAddr) -> Result<(String, String)> {
+    runtime.block_on(async {
+        let mut connection = Connection::open(address).await?;
+        let body = body(&mut connection).await?;
+        let created = connection
+            .json(&post(PATH, &named(&body, "template of the baseline")))
+            .await?;
+        let id = created["id"].as_str().context("no id")?.to_owned();
+        anyhow::Ok((body, id))
+    })
+}
+
+/// Loads a server with creates. `load` tells the names of one load from those of another.
+pub(crate) fn creates(
+    plan: &Plan,
+    runtime: &Runtime,
+    address: SocketAddr,
+    body: &str,
+    load: u64,
+) -> Result<Outcome> {
+    let outcome = runtime.block_on(closed_loop(
+        address,
+        CONNECTIONS,
+        Until::Over(plan.slice),
+        201,
+        &mut |connection| -> Requests {
+            let body = body.to_owned();
+            let mut place = 0_u64;
+            Box::new(move |buffer| {
+                place += 1;
+                let name = format!("configuration {load}-{connection}-{place}");
+                buffer.extend_from_slice(&post(PATH, &named(&body, &name)));
+            })
+        },
+    ))?;
+    ensure!(
+        outcome.failed == 0,
+        "{} requests failed, the first with {}",
+        outcome.failed,
+        outcome.failure.unwrap_or_default()
+    );
+    Ok(outcome)
+}
+
 /// Creates a data product, and gives the body of a configuration for it, with a place for its name.
 async fn body(connection: &mut Connection) -> Result<String> {
     let product = json!({"name": "Sales", "namespace": "sales", "domain": "commerce"});
@@ -141,7 +157,7 @@ async fn body(connection: &mut Connection) -> Result<String> {
     Ok(body.to_string())
 }
 
-fn named(body: &str, name: &str) -> String {
+pub(crate) fn named(body: &str, name: &str) -> String {
     body.replace("NAME", name)
 }
 

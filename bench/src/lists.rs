@@ -40,7 +40,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         let file = folder.path().join("body.json");
         std::fs::write(&file, &body)?;
         let bare = bare::start(&file)?;
-        let measure = |address| measure(plan, runtime, address, path);
+        let measure = |address| measure_get(plan, runtime, address, path);
         // Not counted: the first answers fill caches and wake threads.
         measure(bare.address)?;
         measure(server.address)?;
@@ -85,7 +85,13 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     server.stop()
 }
 
-fn measure(plan: &Plan, runtime: &Runtime, address: SocketAddr, path: &str) -> Result<Outcome> {
+/// Loads a server with GETs of one path.
+pub(crate) fn measure_get(
+    plan: &Plan,
+    runtime: &Runtime,
+    address: SocketAddr,
+    path: &str,
+) -> Result<Outcome> {
     let outcome = match plan.with {
         Generator::Own => {
             let request = get(path);

@@ -4,6 +4,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`lists`], [`reload`], [`start`], [`memory`], [`create`] | one group of figures each |
+//! | [`postgres`], [`pages`], [`cluster`] | the same, on a Postgres that is started for it |
+//! | [`shared`] | what those have in common |
 //! | [`load`] | the closed-loop load generator, and `wrk` in its place |
 //! | [`wire`] | one keep-alive connection that speaks just enough HTTP/1.1 |
 //! | [`server`] | the programs under measurement: started in a folder of their own, stopped, weighed |
@@ -22,14 +24,18 @@
 )]
 
 mod bare;
+mod cluster;
 mod create;
 mod lists;
 mod load;
 mod memory;
+mod pages;
+mod postgres;
 mod reload;
 mod report;
 mod samples;
 mod server;
+mod shared;
 mod start;
 mod wire;
 
@@ -85,6 +91,12 @@ enum Name {
     Memory,
     /// Creating configurations against a plain loop of the same inserts
     Create,
+    /// Creating configurations on Postgres against pgbench, and forms there against forms on SQLite
+    Postgres,
+    /// Pages of configurations among a million against a thousand, on both databases
+    Pages,
+    /// How soon three servers on one database show what one has written
+    Cluster,
     /// The baseline of `lists`: serves the bytes of a file until it is killed
     #[command(hide = true)]
     BareAxum {
@@ -133,6 +145,15 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Create) {
         create::run(&plan, &runtime, &mut report)?;
+    }
+    if wanted(Name::Postgres) {
+        postgres::run(&plan, &runtime, &mut report)?;
+    }
+    if wanted(Name::Pages) {
+        pages::run(&plan, &runtime, &mut report)?;
+    }
+    if wanted(Name::Cluster) {
+        cluster::run(&plan, &runtime, &mut report)?;
     }
     report.print();
     if command.name == Name::All {

@@ -43,6 +43,16 @@ impl Report {
         );
     }
 
+    /// Adds how many times a cost is another, which should be at most `target`.
+    pub(crate) fn times(&mut self, what: impl Into<String>, measured: f64, target: f64) {
+        self.add(
+            what.into(),
+            format!("{measured:.2}"),
+            format!("≤ {target}"),
+            measured <= target,
+        );
+    }
+
     /// Adds a count that should be zero.
     pub(crate) fn none(&mut self, what: impl Into<String>, measured: u64) {
         self.add(

@@ -4,6 +4,7 @@ mod catalogue;
 mod db;
 mod health;
 mod plugin;
+mod plugin_new;
 mod plugin_test;
 mod plugin_types;
 mod serve;
@@ -11,7 +12,7 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::settings::{Flags, Settings};
 
@@ -57,6 +58,11 @@ enum Verb {
     Db(db::Db),
     /// Ask a running server whether it is healthy
     Health(health::Health),
+    /// Print completions for a shell, as in `patchbay completions bash > /etc/bash_completion.d/patchbay`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 impl Common {
@@ -84,6 +90,15 @@ pub(crate) fn run() -> ExitCode {
         Verb::Catalogue(verb) => verb.run(&command.common),
         Verb::Db(verb) => verb.run(&command.common),
         Verb::Health(verb) => verb.run(&command.common),
+        Verb::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Command::command(), "patchbay", &mut text);
+            say(format_args!(
+                "{}",
+                String::from_utf8_lossy(&text).trim_end()
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         complain(&error);

@@ -8,7 +8,7 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_registry::Registry;
 use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
-use super::{Common, block_on, plugin_test, plugin_types, say};
+use super::{Common, block_on, plugin_new, plugin_test, plugin_types, say};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -21,6 +21,13 @@ pub(super) enum Plugin {
     Test(plugin_test::Test),
     /// Print types for editors: what plugins and their specs can reach, as a definition file of luau-lsp
     Types(plugin_types::Types),
+    /// Write a plugin to start from: its definition, its tests and its icon
+    New(plugin_new::New),
+    /// Print a plugin's reference page, in Markdown
+    Docs {
+        /// The plugin's name or an alias
+        name: String,
+    },
     /// Print the migration files of each plugin
     Migrations,
     /// Run the migrations of a plugin that wait to be told
@@ -42,6 +49,8 @@ impl Plugin {
                 Plugin::Types(types) => types.run(),
                 Plugin::Check => check(&settings).await,
                 Plugin::Test(test) => test.run(&settings).await,
+                Plugin::New(new) => new.run(&settings),
+                Plugin::Docs { name } => docs(&settings, &name).await,
                 Plugin::Migrations => migrations(&settings).await,
                 Plugin::Migrate { name } => migrate(&settings, &name).await,
             }
@@ -100,6 +109,15 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn docs(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
+    let (registry, _folder) = load_aside(settings).await?;
+    let page = registry
+        .reference(name)
+        .map_err(|error| anyhow::anyhow!("{error}; `patchbay plugin check` lists the plugins"))?;
+    say(format_args!("{}", page.trim_end()));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn migrations(settings: &Settings) -> anyhow::Result<ExitCode> {

@@ -357,3 +357,96 @@ async fn the_password_of_a_database_is_shown_nowhere() {
     })
     .await;
 }
+
+#[test]
+fn a_new_plugin_passes_as_it_is_written() {
+    let folder = Folder::new();
+    let words = [
+        "plugin",
+        "new",
+        "LakeDataOutput",
+        "--field",
+        "folder!",
+        "--field",
+        "format:enum",
+        "--field",
+        "days:integer",
+        "--field",
+        "share:number",
+        "--field",
+        "open:boolean",
+        "--field",
+        "tags:list!",
+        "--field",
+        "more:json",
+    ];
+    let said = run(&folder, &words).well();
+    assert!(said.contains("lua-plugins/lake is there"), "{said}");
+    let checked = run(&folder, &["plugin", "check"]).well();
+    assert!(
+        checked.contains("found   LakeDataOutput  version 0.1.0  from lua-plugins/lake"),
+        "{checked}"
+    );
+    assert!(
+        folder
+            .read("lua-plugins/lake/lake-logo.svg")
+            .contains("<svg")
+    );
+    let again = run(&folder, &words).badly();
+    assert!(
+        again.contains("there is a plugin in lua-plugins/lake already"),
+        "{again}"
+    );
+    for (words, says) in [
+        (&["plugin", "new"][..], "no terminal to ask on"),
+        (&["plugin", "new", "not a name"], "is no name for a plugin"),
+        (
+            &["plugin", "new", "Other", "--field", "x:text"],
+            "\"text\" is no kind of field; expected one of string",
+        ),
+        (
+            &["plugin", "new", "Other", "--field", "Id"],
+            "is no name for a field",
+        ),
+        (
+            &["plugin", "new", "Other", "--field", "a", "--field", "a!"],
+            "the field \"a\" is there twice",
+        ),
+    ] {
+        let complaint = run(&folder, words).badly();
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!folder.path("lua-plugins/other").exists());
+    }
+}
+
+#[test]
+fn a_plugin_has_a_reference_page() {
+    let folder = Folder::new();
+    let page = run(
+        &folder,
+        &["plugin", "docs", "SnowflakeTechnicalAssetConfiguration"],
+    )
+    .well();
+    for line in [
+        "# Snowflake",
+        "| `access_granularity` | `schema`, `table` | yes |  |  |",
+        "It has a form of its own, values brought into shape before they are stored, rules of its own, an access path that \
+         is finished by code, a link.",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+    }
+    let complaint = run(&folder, &["plugin", "docs", "Nothing"]).badly();
+    assert!(
+        complaint.contains("`patchbay plugin check` lists the plugins"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn shells_can_complete_the_verbs() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&folder, &["completions", shell]).well();
+        assert!(script.contains("catalogue"), "{shell}");
+    }
+}

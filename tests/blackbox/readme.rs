@@ -1,12 +1,14 @@
-//! The README, executed.
+//! The README and the guide for writing plugins, executed.
 //!
-//! Three kinds of code blocks are run, in the order of the text, on one server in a folder that holds what the
+//! Four kinds of code blocks are run, in the order of the text, each text on one server in a folder that holds what the
 //! repository's `lua-plugins` holds:
 //!
 //! - ` ```lua file=lua-plugins/bigquery.lua `: the file is written;
 //! - ` ```sh test `: the commands are run by a shell in that folder, with the server's address in the place of
-//!   `http://127.0.0.1:8080`; variables that one block sets are there in the next;
-//! - ` ```json expect `: what the last commands printed has to be JSON that contains this: objects by key, lists in full.
+//!   `http://127.0.0.1:8080`, and `patchbay` is the program; variables that one block sets are there in the next;
+//! - ` ```json expect `: what the last commands printed has to be JSON that contains this: objects by key, lists in full;
+//! - ` ```text expect `: each of these lines has to be in what the last commands printed, in this order; `…` stands for
+//!   anything.
 //!
 //! A change of a file is live within milliseconds, so commands are run again until the answer is as expected.
 
@@ -28,8 +30,42 @@ enum Step {
     },
     Run {
         commands: String,
-        expected: Option<Value>,
+        expected: Option<Expected>,
     },
+}
+
+/// What commands should print.
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Json(Value),
+    Lines(Vec<String>),
+}
+
+impl Expected {
+    fn is_met(&self, printed: &str) -> bool {
+        match self {
+            Expected::Json(value) => {
+                let found = serde_json::from_str::<Value>(printed).unwrap_or_default();
+                contains(&found, value)
+            }
+            Expected::Lines(lines) => {
+                let mut printed = printed.lines();
+                lines
+                    .iter()
+                    .all(|wanted| printed.any(|line| has_parts(line, wanted)))
+            }
+        }
+    }
+}
+
+/// Whether the parts of `wanted` between its `…` are in the line, in this order.
+fn has_parts(line: &str, wanted: &str) -> bool {
+    let mut rest = line;
+    wanted.split('…').all(|part| {
+        rest.find(part.trim())
+            .map(|at| rest = &rest[at + part.trim().len()..])
+            .is_some()
+    })
 }
 
 /// The executable blocks of a Markdown text.
@@ -61,9 +97,13 @@ fn steps(markdown: &str) -> Vec<Step> {
                 commands: text,
                 expected: None,
             }),
-            ["json", "expect"] => {
-                let value = serde_json::from_str(&text)
-                    .unwrap_or_else(|error| panic!("what is expected is no JSON: {error}: {text}"));
+            [kind @ ("json" | "text"), "expect"] => {
+                let value = match kind {
+                    "json" => Expected::Json(serde_json::from_str(&text).unwrap_or_else(|error| {
+                        panic!("what is expected is no JSON: {error}: {text}")
+                    })),
+                    _ => Expected::Lines(text.lines().map(str::to_owned).collect()),
+                };
                 match steps.last_mut() {
                     Some(Step::Run {
                         expected: expected @ None,
@@ -95,7 +135,11 @@ fn copy_folder(from: &Path, to: &Path) {
 fn shell(server: &Server, commands: &str) -> Result<String, String> {
     // What one block sets is exported and kept for the next.
     let script = format!(
-        "set -a\n[ ! -f .variables ] || . ./.variables\n{}\nstatus=$?\nexport -p > .variables\nexit $status\n",
+        "set -a\nPATH={}:$PATH\n[ ! -f .variables ] || . ./.variables\n{}\nstatus=$?\nexport -p > .variables\nexit $status\n",
+        Path::new(env!("CARGO_BIN_EXE_patchbay"))
+            .parent()
+            .expect("the program's folder")
+            .display(),
         commands.replace(ADDRESS, &format!("http://{}", server.address))
     );
     let output = Command::new("sh")
@@ -115,8 +159,17 @@ fn shell(server: &Server, commands: &str) -> Result<String, String> {
 
 #[tokio::test]
 async fn what_the_readme_says_is_so() {
+    what_it_says_is_so("README.md").await;
+}
+
+#[tokio::test]
+async fn what_the_guide_says_is_so() {
+    what_it_says_is_so("lua-plugins/README.md").await;
+}
+
+async fn what_it_says_is_so(text: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let steps = steps(&std::fs::read_to_string(root.join("README.md")).expect("the README"));
+    let steps = steps(&std::fs::read_to_string(root.join(text)).expect("the text"));
     let files = steps
         .iter()
         .filter(|step| matches!(step, Step::Write { .. }))
@@ -135,7 +188,7 @@ async fn what_the_readme_says_is_so() {
         .count();
     assert!(
         files > 0 && runs > 0,
-        "the README writes a plugin and looks at it: {steps:#?}"
+        "it writes a plugin and looks at it: {steps:#?}"
     );
     let server = Server::start(|_| {});
     copy_folder(
@@ -154,13 +207,12 @@ async fn what_the_readme_says_is_so() {
                     let Some(expected) = &expected else {
                         return Ok(());
                     };
-                    let found = serde_json::from_str::<Value>(&printed).unwrap_or_default();
-                    if contains(&found, expected) {
+                    if expected.is_met(&printed) {
                         return Ok(());
                     }
                     let first = first.get_or_insert_with(|| printed.clone());
                     Err(format!(
-                        "expected {expected:#}, first found {first}, now {printed}"
+                        "expected {expected:#?}, first found {first}, now {printed}"
                     ))
                 })
                 .await;
@@ -172,7 +224,7 @@ async fn what_the_readme_says_is_so() {
 #[test]
 fn blocks_are_found_by_their_words() {
     let markdown = "text\n```lua file=a/b.lua\nreturn 1\n```\n```sh\nnot run\n```\n- item\n  ```sh test\n  curl x\n  ```\n\n\
-                    ```json expect\n{\"a\": [1]}\n```\n```sh test\nls\n```\n";
+                    ```json expect\n{\"a\": [1]}\n```\n```sh test\nls\n```\n```text expect\na…c\n```\n";
     assert_eq!(
         steps(markdown),
         [
@@ -182,11 +234,11 @@ fn blocks_are_found_by_their_words() {
             },
             Step::Run {
                 commands: "curl x\n".into(),
-                expected: Some(serde_json::json!({ "a": [1] }))
+                expected: Some(Expected::Json(serde_json::json!({ "a": [1] })))
             },
             Step::Run {
                 commands: "ls\n".into(),
-                expected: None
+                expected: Some(Expected::Lines(vec!["a…c".into()]))
             },
         ]
     );

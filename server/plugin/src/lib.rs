@@ -18,6 +18,7 @@
 //! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
 //! | [`change`] | what changed between two versions, and what their numbers promise about it |
 //! | [`schema`] | the JSON Schema of a plugin's configuration |
+//! | [`reference`] | the reference page of a plugin |
 //! | [`validation`] | errors of a client's input, in the shape generated clients know |
 //! | [`body`] | the body of a request, read key by key |
 
@@ -31,6 +32,7 @@ pub mod form;
 pub mod migration;
 pub mod name;
 pub mod platform;
+pub mod reference;
 pub mod schema;
 pub mod template;
 pub mod term;

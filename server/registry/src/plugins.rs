@@ -9,6 +9,7 @@ use patchbay_plugin::configuration::DataProduct;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::plan;
 use patchbay_plugin::platform::{PluginMeta, PluginState, TileSource, tiles};
+use patchbay_plugin::reference::reference;
 use patchbay_plugin::schema::configuration_schema;
 use patchbay_plugin::validation::ValidationError;
 use serde_json::Value;
@@ -228,6 +229,15 @@ impl Registry {
             .entry(plugin)
             .ok_or_else(|| plugin_not_found(plugin))?;
         Ok(configuration_schema(entry.active.definition()))
+    }
+
+    /// The reference page of a plugin, in Markdown.
+    pub fn reference(&self, plugin: &str) -> Result<String, RequestError> {
+        let generation = self.current();
+        let entry = generation
+            .entry(plugin)
+            .ok_or_else(|| plugin_not_found(plugin))?;
+        Ok(reference(entry.active.definition()))
     }
 
     /// The icon of a plugin.

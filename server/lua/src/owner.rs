@@ -298,7 +298,7 @@ impl Owner {
                 false => self.shared.limits.idle,
             };
             let left = idle.saturating_sub(self.used.elapsed());
-            if left.is_zero() || self.local.has_too_many_vms() {
+            if left.is_zero() || self.shared.was_put_to_rest() || self.local.has_too_many_vms() {
                 self.drop_vm();
                 continue;
             }

@@ -73,6 +73,11 @@ impl Plugin {
         self.inner.libs.get_or_init(BTreeSet::new)
     }
 
+    /// Lets go of the memory that its calls need, because none is expected soon. The next call builds it again.
+    pub fn rest(&self) {
+        self.inner.shared.rest();
+    }
+
     /// Its form. Without the hook it is derived from the fields.
     ///
     /// # Errors

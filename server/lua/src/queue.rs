@@ -124,6 +124,8 @@ pub(crate) struct Shared {
     calls: Mutex<Calls>,
     /// Whether `calls` has, or had a moment ago, one that waits.
     arrived: AtomicBool,
+    /// Whether no call is expected soon.
+    at_rest: AtomicBool,
 }
 
 #[derive(Default)]
@@ -175,6 +177,7 @@ impl Shared {
             spec,
             calls: Mutex::default(),
             arrived: AtomicBool::new(false),
+            at_rest: AtomicBool::new(false),
         })
     }
 
@@ -243,6 +246,19 @@ impl Shared {
     /// Whether a call waits. Cheap enough to be asked in a loop.
     pub(crate) fn has_waiting(&self) -> bool {
         self.arrived.load(Ordering::Acquire)
+    }
+
+    /// Tells the owner that no call is expected soon, so that it need not keep the VM.
+    pub(crate) fn rest(&self) {
+        self.at_rest.store(true, Ordering::Release);
+        if let Some(wake) = lock(&self.calls).wake.take() {
+            wake.wake();
+        }
+    }
+
+    /// Whether [`Shared::rest`] was called since the last time this was asked.
+    pub(crate) fn was_put_to_rest(&self) -> bool {
+        self.at_rest.swap(false, Ordering::AcqRel)
     }
 
     /// The owner is awake and will look by itself: nobody needs to wake it.

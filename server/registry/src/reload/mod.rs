@@ -321,7 +321,10 @@ impl Builder {
         });
         let form = match slot {
             Some(_) => Some(Arc::new(compute(&plugin, &self.store, None, None).await)),
-            None => None,
+            None => {
+                plugin.rest();
+                None
+            }
         };
         Ok(Loaded {
             fingerprint: fingerprint(bundle, &plugin),

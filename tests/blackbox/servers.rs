@@ -365,7 +365,11 @@ async fn a_server_older_than_the_core_schema_refuses_writes() {
         let newer = "INSERT INTO refinery_schema_history (version, name, applied_on, checksum) \
              VALUES (999, 'later', '', '1'); SELECT pg_notify('patchbay', 'schema')";
         database.execute(&server.folder, newer).await;
-        server.until("/readyz", 503, |_| true).await;
+        server
+            .until("/readyz", 503, |body| {
+                body["detail"] == "database newer than this server"
+            })
+            .await;
         let path = format!("configurations/{id}");
         unavailable(
             server

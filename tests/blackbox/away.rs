@@ -25,8 +25,8 @@ fn hasty(database: Database) -> Server {
         options
             .database(database)
             .env("PATCHBAY_BUSY_TIMEOUT_MS", "500")
-            .env("PATCHBAY_CONNECT_TIMEOUT_MS", "1000")
-            .env("PATCHBAY_STATEMENT_TIMEOUT_MS", "1000")
+            .env("PATCHBAY_CONNECT_TIMEOUT_MS", "2000")
+            .env("PATCHBAY_STATEMENT_TIMEOUT_MS", "2000")
             .file(FILE, bigquery("1.0.0", "Dataset"));
     })
 }

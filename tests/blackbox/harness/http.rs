@@ -12,6 +12,8 @@ use super::process::lock;
 
 /// How long a fact may take to become true.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long after one try the next one is made, so that whoever waits leaves the processor to those who work.
+const BETWEEN: Duration = Duration::from_millis(2);
 
 /// A handle for requests to a server.
 #[derive(Clone)]
@@ -136,7 +138,7 @@ pub(crate) async fn eventually<T>(
             Err(instead) if Instant::now() > end => {
                 panic!("{what}: not so within {DEADLINE:?}; at last: {instead}")
             }
-            Err(_) => tokio::task::yield_now().await,
+            Err(_) => tokio::time::sleep(BETWEEN).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod catalogue;
 mod db;
 mod health;
+mod package;
 mod plugin;
 mod plugin_new;
 mod plugin_test;
@@ -47,7 +48,7 @@ struct Common {
 enum Verb {
     /// Serve the REST API (the default)
     Serve(serve::Serve),
-    /// Look at plugins
+    /// Work with plugins and the packages that they ship in
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     /// Work with the catalogue of platforms and environments

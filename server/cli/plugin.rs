@@ -8,11 +8,12 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_registry::Registry;
 use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
+use super::package::Package;
 use super::{Common, block_on, plugin_new, plugin_test, plugin_types, say};
 use crate::embedded;
 use crate::settings::Settings;
 
-/// Look at plugins
+/// Work with plugins and the packages that they ship in
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
     /// Load the configured plugins as a server would, and say how each stands
@@ -35,6 +36,9 @@ pub(super) enum Plugin {
         /// The plugin's name or an alias
         name: String,
     },
+    /// Packages
+    #[command(flatten)]
+    Package(Package),
 }
 
 impl Plugin {
@@ -53,22 +57,31 @@ impl Plugin {
                 Plugin::Docs { name } => docs(&settings, &name).await,
                 Plugin::Migrations => migrations(&settings).await,
                 Plugin::Migrate { name } => migrate(&settings, &name).await,
+                Plugin::Package(verb) => verb.run(&settings).await,
             }
         })
     }
 }
 
 /// Loads the plugins over a database of its own, so that nothing is written to the server's.
-async fn load_aside(settings: &Settings) -> anyhow::Result<(Registry, tempfile::TempDir)> {
+pub(super) async fn load_aside(
+    settings: &Settings,
+) -> anyhow::Result<(Registry, tempfile::TempDir)> {
+    let (store, folder) = scratch(settings).await?;
+    let sandbox = Sandbox::new(settings.limits());
+    let registry = Registry::load(settings.registry(), store, sandbox, embedded::plugins()).await;
+    Ok((registry, folder))
+}
+
+/// A database of its own, with the catalogue that a server would begin with.
+pub(super) async fn scratch(settings: &Settings) -> anyhow::Result<(Store, tempfile::TempDir)> {
     let folder = tempfile::tempdir()?;
     let url = DatabaseUrl::Sqlite(folder.path().join("check.db"));
     let store = Store::open(StoreSettings::new(url)).await?;
     store
         .apply_catalogue(&embedded::catalogue(settings.catalogue.as_deref())?)
         .await?;
-    let sandbox = Sandbox::new(settings.limits());
-    let registry = Registry::load(settings.registry(), store, sandbox, embedded::plugins()).await;
-    Ok((registry, folder))
+    Ok((store, folder))
 }
 
 async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {

@@ -20,6 +20,8 @@
 //! | `reload_migrations` | tables that change with their plugins |
 //! | `last_good` | what serves is given up only for something better |
 //! | `hostile` | plugins that misbehave |
+//! | `packages` | plugins that are installed, pinned and taken out |
+//! | `package_archives` | archives that are no packages |
 //! | `doors` | who gets in |
 //! | `faults` | files that are locked, replaced or no database, and servers that are stopped |
 //! | `away` | a Postgres that is stopped, held, full, crowded, or cuts connections |
@@ -58,6 +60,8 @@ mod last_good;
 mod links;
 mod listing;
 mod openapi;
+mod package_archives;
+mod packages;
 mod readme;
 mod reload;
 mod reload_files;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`settings`], [`enabling`] | what the operator says: paths, which plugins are on, how changes are noticed |
 //! | `discovery` | where plugins lie, and their files read into memory at one moment |
+//! | [`packages`] | how plugins ship, are installed, pinned, and taken out |
 //! | `generation` | an immutable, numbered set of active plugins |
 //! | `reload` | building the next generation: read, load aside, choose, check, migrate, swap |
 //! | `watch` | noticing that files changed, and when a burst of changes is over |
@@ -33,6 +34,7 @@
 
 pub mod enabling;
 pub mod error;
+pub mod packages;
 pub mod settings;
 pub mod wire;
 

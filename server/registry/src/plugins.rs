@@ -438,6 +438,11 @@ pub(crate) fn status(finding: &Finding) -> PluginStatus {
             .as_ref()
             .map(|active| active.definition().version.clone()),
         source: finding.place.label(),
+        package: finding
+            .place
+            .package
+            .as_ref()
+            .map(|owner| owner.package.clone()),
         migration_file_path: finding
             .definition
             .as_ref()

@@ -27,17 +27,6 @@ pub struct RegistrySettings {
     pub plugin_settings: BTreeMap<String, Map>,
 }
 
-impl RegistrySettings {
-    /// The folders and files in which plugins may appear; installed packages come last.
-    pub(crate) fn roots(&self) -> Vec<PathBuf> {
-        self.plugin_paths
-            .iter()
-            .chain(std::iter::once(&self.packages))
-            .cloned()
-            .collect()
-    }
-}
-
 /// How changes of files are noticed.
 #[derive(Debug, Clone, Copy)]
 pub struct WatchSettings {

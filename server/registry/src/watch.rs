@@ -6,6 +6,9 @@
 //! The parents of plugin paths are watched too, because a path may be a link that is swapped, or appear only later. What
 //! an event does not clearly place inside a path means that anything may have changed: so does the `..data` link by
 //! which Kubernetes updates a mounted folder.
+//!
+//! In the packages' folder, what is hidden is still being put together. The folders of linked packages are watched like
+//! plugin paths, from when `plugins.lock` lists them until it does not.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use notify::{Config, Event, EventKind, PollWatcher, RecommendedWatcher, Recursiv
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
+use crate::packages::Packages;
 use crate::reload::{Missing, Touched};
 use crate::settings::{RegistrySettings, WatchSettings};
 use crate::{Inner, Registry};
@@ -44,20 +48,14 @@ impl Watching {
             let packages = settings.packages.display();
             tracing::warn!("Plugin registry: packages in {packages} are not noticed: {error}");
         }
-        let root = |path: &PathBuf, watches_parent| Root {
-            path: path.clone(),
-            real: None,
-            parent: None,
-            watches_parent,
-        };
-        let mut roots: Vec<Root> = settings
-            .plugin_paths
-            .iter()
-            .map(|path| root(path, true))
+        let paths = settings.plugin_paths.iter();
+        let mut roots: Vec<Root> = paths
+            .map(|path| Root::new(path.clone(), Kind::PluginPath))
             .collect();
-        roots.push(root(&settings.packages, false));
+        roots.push(Root::new(settings.packages.clone(), Kind::Packages));
+        let packages = Packages::at(settings.packages.clone());
         Watching {
-            watcher: FileWatcher::new(roots, settings.watch, send),
+            watcher: FileWatcher::new(roots, packages, settings.watch, send),
             events,
             settings: settings.watch,
         }
@@ -158,6 +156,17 @@ fn merge(a: Touched, b: Touched) -> Touched {
 struct FileWatcher {
     watcher: Option<Box<dyn Watcher + Send>>,
     roots: Vec<Root>,
+    packages: Packages,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    PluginPath,
+    /// Its parent is not watched: the database lies there and writes all the time.
+    Packages,
+    /// The folder of a linked package.
+    Link,
 }
 
 struct Root {
@@ -167,13 +176,27 @@ struct Root {
     real: Option<PathBuf>,
     /// The nearest parent that is there, watched so that the path's appearance or swap is noticed.
     parent: Option<PathBuf>,
-    /// Whether its parent is watched. That of the packages is not: the database lies there and writes all the time.
-    watches_parent: bool,
+    kind: Kind,
+    /// Whether it lies in another root, whose watch sees it too.
+    covered: bool,
+}
+
+impl Root {
+    fn new(path: PathBuf, kind: Kind) -> Root {
+        Root {
+            path,
+            real: None,
+            parent: None,
+            kind,
+            covered: false,
+        }
+    }
 }
 
 impl FileWatcher {
     fn new(
         roots: Vec<Root>,
+        packages: Packages,
         settings: WatchSettings,
         send: mpsc::UnboundedSender<notify::Result<Event>>,
     ) -> Self {
@@ -184,6 +207,7 @@ impl FileWatcher {
         let mut this = FileWatcher {
             watcher: make_watcher(settings, handler),
             roots,
+            packages,
         };
         this.watch_again();
         this
@@ -191,6 +215,7 @@ impl FileWatcher {
 
     /// Watches what is there now; a path may have appeared, gone, or come to lie elsewhere.
     fn watch_again(&mut self) {
+        self.follow_links();
         let Some(watcher) = &mut self.watcher else {
             return;
         };
@@ -202,11 +227,20 @@ impl FileWatcher {
         for root in &mut self.roots {
             let real = root.path.canonicalize().ok();
             if real != root.real {
-                if let Some(old) = root.real.take() {
+                if let Some(old) = root.real.take().filter(|_| !root.covered) {
                     // It may be gone already, and its watch with it.
                     let _ = watcher.unwatch(&old);
                 }
-                if let Some(new) = &real {
+                // A watch of its own would end that of the other root for this folder, once it ends.
+                root.covered = root.kind == Kind::Link
+                    && real.as_ref().is_some_and(|real| {
+                        let others = reals.iter().filter(|other| *other != real);
+                        others.into_iter().any(|other| real.starts_with(other))
+                            || reals.iter().filter(|other| *other == real).count() > 1
+                    });
+                if root.covered {
+                    root.real = real;
+                } else if let Some(new) = &real {
                     match watcher.watch(new, RecursiveMode::Recursive) {
                         Ok(()) => root.real = real,
                         Err(error) => tracing::error!(
@@ -218,13 +252,47 @@ impl FileWatcher {
             }
             // A parent that lies in a watched path is watched already, and a second watch would take the first one's place.
             let parent = nearest_parent(&root.path)
-                .filter(|_| root.watches_parent)
+                .filter(|_| root.kind != Kind::Packages)
                 .filter(|parent| !reals.iter().any(|real| parent.starts_with(real)));
             if parent != root.parent
                 && let Some(new) = &parent
                 && watcher.watch(new, RecursiveMode::NonRecursive).is_ok()
             {
                 root.parent = parent;
+            }
+        }
+    }
+
+    /// Watches the folders of linked packages, and no longer those of packages that are gone.
+    fn follow_links(&mut self) {
+        // With a lock that cannot be read, what is linked stays as it was.
+        let Ok(lock) = self.packages.lock() else {
+            return;
+        };
+        let links: BTreeSet<PathBuf> = lock
+            .iter()
+            .flat_map(|lock| &lock.packages)
+            .filter_map(|locked| locked.link().cloned())
+            .collect();
+        let watcher = &mut self.watcher;
+        self.roots.retain(|root| {
+            let stays = root.kind != Kind::Link || links.contains(&root.path);
+            if !stays
+                && !root.covered
+                && let (Some(watcher), Some(real)) = (watcher.as_mut(), &root.real)
+            {
+                // It may be gone already, and its watch with it.
+                let _ = watcher.unwatch(real);
+            }
+            stays
+        });
+        for link in links {
+            if !self
+                .roots
+                .iter()
+                .any(|root| root.path == link && root.kind == Kind::Link)
+            {
+                self.roots.push(Root::new(link, Kind::Link));
             }
         }
     }
@@ -262,6 +330,13 @@ impl FileWatcher {
                     .any(|part| part.as_os_str().to_string_lossy().starts_with(".."));
                 if hidden_link || inside.as_os_str().is_empty() {
                     return Touched::Everything;
+                }
+                let hidden = |inside: &Path| {
+                    let first = inside.components().next();
+                    first.is_some_and(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
+                };
+                if root.kind == Kind::Packages && hidden(inside) {
+                    continue;
                 }
                 let temporary = inside.file_name().is_some_and(|name| {
                     let name = name.to_string_lossy();

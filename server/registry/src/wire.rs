@@ -49,7 +49,7 @@ pub struct AccessPath {
 /// What went wrong last with a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LastError {
-    /// Where on the way from file to answer: `read`, `parse`, `load`, `definition`, `settings`, `migration`,
+    /// Where on the way from file to answer: `read`, `package`, `parse`, `load`, `definition`, `settings`, `migration`,
     /// `collision`, `plan`, `store`, `hook`.
     pub stage: String,
     /// The hook, when it was one.
@@ -96,6 +96,8 @@ pub struct PluginStatus {
     pub version: Option<String>,
     /// Where it comes from.
     pub source: String,
+    /// The installed package that it belongs to; null when it lies in a plugin path.
+    pub package: Option<String>,
     /// The file of its latest migration, relative to the package.
     pub migration_file_path: Option<String>,
     /// The generation in which it last changed.

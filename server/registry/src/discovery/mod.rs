@@ -1,9 +1,10 @@
 //! Where plugins lie, and what is in their files.
 //!
 //! A [`Place`] is a file or folder that should hold a plugin. `reading` takes its files into memory, `folder` those of one
-//! folder at one moment, `specs` what tests them.
+//! folder at one moment, `installed` those of a package, held to what pins it, `specs` what tests them.
 
 mod folder;
+mod installed;
 mod reading;
 mod specs;
 
@@ -16,8 +17,10 @@ use std::sync::Arc;
 use patchbay_lua::Files;
 
 use self::folder::{FolderReader, is_absent, is_module, reason_of};
+use crate::packages::Packages;
 use crate::settings::Shipped;
 
+pub(crate) use self::installed::{InstalledPlugin, Owner, PinnedFiles, packaged_bundle};
 pub(crate) use self::reading::{Bundle, ReadError};
 pub use self::specs::{SpecFolder, find_specs, read_spec};
 
@@ -33,6 +36,8 @@ pub(crate) struct Place {
     pub(crate) example: bool,
     /// Where it is.
     pub(crate) origin: Origin,
+    /// The package that it belongs to, when it is installed.
+    pub(crate) package: Option<Owner>,
 }
 
 /// Where a plugin is.
@@ -44,14 +49,30 @@ pub(crate) enum Origin {
     File(PathBuf),
     /// A folder with `plugin.lua`.
     Folder(PathBuf),
+    /// In an installed package, as a folder or a file.
+    Installed(InstalledPlugin),
 }
 
 impl Place {
+    /// By what a place is known again. Versions of a package lie in different folders and are the same place.
+    pub(crate) fn identity(&self) -> String {
+        match &self.package {
+            Some(owner) => format!("package {}: {}", owner.package, owner.path),
+            None => self.label(),
+        }
+    }
+
+    /// Whether it is off, whatever the settings choose.
+    pub(crate) fn is_off(&self) -> bool {
+        self.package.as_ref().is_some_and(|owner| owner.off)
+    }
+
     /// How messages and answers name it.
     pub(crate) fn label(&self) -> String {
         match &self.origin {
             Origin::Embedded(folder) => format!("embedded:{folder}"),
             Origin::File(path) | Origin::Folder(path) => path.display().to_string(),
+            Origin::Installed(plugin) => plugin.location().display().to_string(),
         }
     }
 
@@ -60,6 +81,7 @@ impl Place {
         match &self.origin {
             Origin::Embedded(folder) => format!("lua-plugins/{folder}"),
             Origin::File(path) | Origin::Folder(path) => path.display().to_string(),
+            Origin::Installed(plugin) => plugin.location().display().to_string(),
         }
     }
 
@@ -71,6 +93,7 @@ impl Place {
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
+            Origin::Installed(_) => self.identity(),
         }
     }
 }
@@ -84,10 +107,35 @@ pub(crate) struct Scan {
     pub(crate) libs: BTreeMap<usize, Arc<Files>>,
     /// The roots that are not there or cannot be read, with the reason.
     pub(crate) missing: BTreeMap<usize, String>,
+    /// The linked packages whose folder is not there, with the reason.
+    pub(crate) missing_packages: BTreeMap<String, String>,
+    /// What is wrong with the packages.
+    pub(crate) problems: Vec<String>,
 }
 
-/// Looks for plugins. Root 0 is what is embedded.
-pub(crate) fn scan(shipped: Shipped, paths: &[PathBuf], with_examples: bool) -> Scan {
+impl Scan {
+    /// Why a place is not found although nobody took it out.
+    pub(crate) fn missing_for(&self, place: &Place) -> Option<&String> {
+        let package = place.package.as_ref();
+        package
+            .and_then(|owner| self.missing_packages.get(&owner.package))
+            .or_else(|| self.missing.get(&place.root))
+    }
+
+    /// The modules that plugins of packages may require besides their package's own.
+    pub(crate) fn libs_for_packages(&self) -> Arc<Files> {
+        let last = self.libs.last_key_value();
+        last.map(|(_, libs)| libs.clone()).unwrap_or_default()
+    }
+}
+
+/// Looks for plugins. Root 0 is what is embedded; the packages come after the plugin paths.
+pub(crate) fn scan(
+    shipped: Shipped,
+    paths: &[PathBuf],
+    packages: Option<&Packages>,
+    with_examples: bool,
+) -> Scan {
     let mut scan = Scan::default();
     scan_embedded(shipped, with_examples, &mut scan);
     let mut own_libs: BTreeMap<usize, Files> = BTreeMap::new();
@@ -98,6 +146,12 @@ pub(crate) fn scan(shipped: Shipped, paths: &[PathBuf], with_examples: bool) -> 
             scan.missing.insert(root, reason_of(&error));
         }
         own_libs.insert(root, disk_libs(&path.join("lib")));
+    }
+    // The last root has no modules of its own: each package has its own.
+    let root = paths.len() + 1;
+    own_libs.insert(root, Files::new());
+    if let Some(packages) = packages {
+        installed::scan_packages(packages, root, &mut scan);
     }
     // A plugin sees the modules of every path; its own path's come first, then the later ones'.
     let mut shared = Files::new();
@@ -127,6 +181,7 @@ fn scan_embedded(shipped: Shipped, with_examples: bool, scan: &mut Scan) {
             root: 0,
             example,
             origin: Origin::Embedded(folder.to_owned()),
+            package: None,
         });
     }
     scan.places.sort();
@@ -143,6 +198,7 @@ fn scan_path(
             root,
             example: false,
             origin: Origin::File(path.to_owned()),
+            package: None,
         });
         return Ok(());
     }
@@ -151,6 +207,7 @@ fn scan_path(
             root,
             example: false,
             origin: Origin::Folder(path.to_owned()),
+            package: None,
         });
         return Ok(());
     }
@@ -182,6 +239,7 @@ fn scan_folder(path: &Path, root: usize, example: bool) -> io::Result<Vec<Place>
             root,
             example,
             origin,
+            package: None,
         });
     }
     found.sort_by_key(Place::file_name);
@@ -245,13 +303,13 @@ mod tests {
             write(&root.join(file), "return 1");
         }
         let names = |with_examples| -> Vec<String> {
-            let scan = scan(Shipped::default(), &[root.to_owned()], with_examples);
+            let scan = scan(Shipped::default(), &[root.to_owned()], None, with_examples);
             assert_eq!(scan.libs[&1].keys().collect::<Vec<_>>(), ["shared.lua"]);
             scan.places.iter().map(Place::file_name).collect()
         };
         assert_eq!(names(false), ["a.lua", "b"]);
         assert_eq!(names(true), ["a.lua", "b", "s3"]);
-        let one = scan(Shipped::default(), &[root.join("b")], false);
+        let one = scan(Shipped::default(), &[root.join("b")], None, false);
         assert_eq!(one.places.len(), 1);
     }
 }

@@ -13,7 +13,8 @@ use patchbay_lua::{Files, Source};
 use sha2::{Digest, Sha256};
 
 use super::folder::{FolderReader, is_absent, is_module, read_text, reason_of};
-use super::{ENTRY, Origin, Place};
+use super::installed::own_libs;
+use super::{ENTRY, Origin, PinnedFiles, Place};
 use crate::settings::Shipped;
 
 /// The largest icon, in bytes.
@@ -24,7 +25,9 @@ const MAX_ICON: u64 = 64 * 1024;
 pub(crate) struct Bundle {
     /// What the sandbox gets.
     pub(crate) source: Source,
-    /// The icons of an embedded plugin, by file name. On disk the one that the definition names is read.
+    /// The modules that its place shares with others, without those of its package.
+    pub(crate) shared_libs: Arc<Files>,
+    /// The icons of a plugin that is embedded or pinned, by file name. Else the one that the definition names is read.
     icons: BTreeMap<String, Arc<[u8]>>,
     /// The hash of all that was read, modules in `lib/` excepted.
     pub(crate) fingerprint: [u8; 32],
@@ -37,20 +40,41 @@ pub(crate) enum ReadError {
     Vanished,
     /// Another reason, as a sentence.
     Failed(String),
+    /// It is not what was installed.
+    Changed {
+        /// The file in which it differs.
+        file: String,
+        /// What was expected and found, and what to do.
+        reason: String,
+    },
 }
 
 impl Place {
     /// Reads the plugin.
-    pub(crate) fn read(&self, shipped: Shipped, libs: Arc<Files>) -> Result<Bundle, ReadError> {
-        match &self.origin {
+    pub(crate) fn read(
+        &self,
+        shipped: Shipped,
+        shared: Arc<Files>,
+        pinned: &mut PinnedFiles,
+    ) -> Result<Bundle, ReadError> {
+        // A linked package has modules of its own too.
+        let libs = match self.package.as_ref().and_then(|owner| owner.link.as_ref()) {
+            Some(link) => own_libs(&shared, super::disk_libs(&link.join("lib"))),
+            None => shared.clone(),
+        };
+        let mut bundle = match &self.origin {
             Origin::Embedded(folder) => Ok(self.read_embedded(folder, shipped, libs)),
             Origin::File(path) => self.read_file(path, libs),
             Origin::Folder(path) => self.read_folder(path, libs),
-        }
+            Origin::Installed(plugin) => plugin.read(libs, pinned),
+        }?;
+        bundle.shared_libs = shared;
+        Ok(bundle)
     }
+}
 
-    fn bundle(
-        &self,
+impl Bundle {
+    pub(super) fn new(
         label: String,
         entry: String,
         reader: FolderReader,
@@ -70,6 +94,7 @@ impl Place {
             hash.update(bytes);
         }
         Bundle {
+            shared_libs: libs.clone(),
             source: Source {
                 label,
                 entry,
@@ -82,7 +107,9 @@ impl Place {
             fingerprint: hash.finalize().into(),
         }
     }
+}
 
+impl Place {
     fn read_embedded(&self, folder: &str, shipped: Shipped, libs: Arc<Files>) -> Bundle {
         let mut reader = FolderReader::new(Path::new(""));
         let prefix = format!("{folder}/");
@@ -98,7 +125,7 @@ impl Place {
                 reader.files.insert(name.to_owned(), Arc::from(text));
             }
         }
-        self.bundle(self.label(), ENTRY.to_owned(), reader, false, libs)
+        Bundle::new(self.label(), ENTRY.to_owned(), reader, false, libs)
     }
 
     fn read_file(&self, path: &Path, libs: Arc<Files>) -> Result<Bundle, ReadError> {
@@ -113,7 +140,7 @@ impl Place {
             .parent()
             .map(|parent| parent.display().to_string())
             .unwrap_or_default();
-        Ok(self.bundle(label, name, reader, true, libs))
+        Ok(Bundle::new(label, name, reader, true, libs))
     }
 
     fn read_folder(&self, path: &Path, libs: Arc<Files>) -> Result<Bundle, ReadError> {
@@ -132,7 +159,7 @@ impl Place {
                 "{ENTRY} cannot be read: {reason}"
             )));
         }
-        Ok(self.bundle(
+        Ok(Bundle::new(
             path.display().to_string(),
             ENTRY.to_owned(),
             reader,
@@ -146,7 +173,7 @@ impl Place {
         match &self.origin {
             Origin::File(path) => icon_in(path.parent()?, name),
             Origin::Folder(path) => icon_in(path, name),
-            Origin::Embedded(_) => bundle.icons.get(name).cloned(),
+            Origin::Embedded(_) | Origin::Installed(_) => bundle.icons.get(name).cloned(),
         }
     }
 }
@@ -171,13 +198,17 @@ fn read_icon(path: &Path) -> Option<Arc<[u8]>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan;
+    use super::super::{PinnedFiles, scan};
     use super::*;
 
     /// Reads the first plugin of a plugin path.
     fn read_first(path: &Path) -> Result<Bundle, ReadError> {
-        let scan = scan(Shipped::default(), &[path.to_owned()], false);
-        scan.places[0].read(Shipped::default(), scan.libs[&1].clone())
+        let scan = scan(Shipped::default(), &[path.to_owned()], None, false);
+        scan.places[0].read(
+            Shipped::default(),
+            scan.libs[&1].clone(),
+            &mut PinnedFiles::default(),
+        )
     }
 
     fn write(path: &Path, text: &str) {

@@ -28,15 +28,16 @@ impl Builder {
         for slot in self.slots.values_mut() {
             slot.warnings.clear();
             slot.failure = None;
-            slot.enabled = slot
-                .selectable()
-                .is_some_and(|(definition, location, example)| {
-                    self.settings.selection.enables(Selectable {
-                        definition: &definition,
-                        location: &location,
-                        example,
-                    })
-                });
+            slot.enabled = !slot.place.is_off()
+                && slot
+                    .selectable()
+                    .is_some_and(|(definition, location, example)| {
+                        self.settings.selection.enables(Selectable {
+                            definition: &definition,
+                            location: &location,
+                            example,
+                        })
+                    });
         }
     }
 

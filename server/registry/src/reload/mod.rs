@@ -5,7 +5,6 @@
 //! computed before the first one migrates, because from then until the swap the older version cannot write.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -15,11 +14,12 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 
 use crate::RequestError;
-use crate::discovery::{Bundle, Place, ReadError, Scan, scan};
+use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
 use crate::error::plugin_not_found;
 use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
+use crate::packages::Packages;
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::{LastError, ReloadSummary};
 
@@ -39,19 +39,21 @@ pub(crate) use slot::Touched;
 /// How many plugins are loaded at once; more only wait for the sandbox's threads.
 const LOADS_AT_ONCE: usize = 16;
 
-/// How a slot is known: its plugin path, whether it is an example, and its label. Slots are in the order of places.
+/// How a slot is known: its plugin path, whether it is an example, and its identity. Slots are in the order of places.
 type Key = (usize, bool, String);
 
 /// What the next generation is built from. There is one, behind a lock, so that builds never overlap.
 pub(crate) struct Builder {
     settings: RegistrySettings,
-    roots: Vec<PathBuf>,
+    packages: Packages,
     shipped: Shipped,
     store: Store,
     sandbox: Sandbox,
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
     missing: Missing,
+    /// What is wrong with the packages.
+    package_problems: Vec<String>,
 }
 
 /// What to do with a place that serves and is not found any more.
@@ -96,20 +98,29 @@ impl Builder {
         store: Store,
         sandbox: Sandbox,
     ) -> Builder {
-        let roots = settings.roots();
+        let packages = Packages::at(settings.packages.clone());
         let values = settings.plugin_settings.clone();
         let lookup: SettingsLookup =
             Arc::new(move |name, fields| settings_of(&values, name, fields));
         Builder {
             settings,
-            roots,
+            packages,
             shipped,
             store,
             sandbox,
             lookup,
             slots: BTreeMap::new(),
             missing: Missing::Forget,
+            package_problems: Vec::new(),
         }
+    }
+
+    /// Scans the plugin paths and the packages, away from the threads that serve.
+    async fn scan(&self, with_examples: bool) -> Option<Scan> {
+        let (shipped, packages) = (self.shipped, self.packages.clone());
+        let paths = self.settings.plugin_paths.clone();
+        let work = move || scan(shipped, &paths, Some(&packages), with_examples);
+        tokio::task::spawn_blocking(work).await.ok()
     }
 
     /// Builds the generation that follows `current`.
@@ -122,8 +133,9 @@ impl Builder {
         let number = current.number + 1;
         self.missing = missing;
         self.look(touched, number).await;
-        let problems =
+        let mut problems =
             with_selectables(&self.slots, |found| self.settings.selection.problems(found));
+        problems.extend(self.package_problems.iter().cloned());
         let prepared = self.prepare(current).await;
         self.settle(prepared, number).await;
         self.slots
@@ -147,19 +159,17 @@ impl Builder {
     /// Whether the plugin paths hold other places than are known. Where the file system tells nothing, what came and went
     /// between two looks at the files shows only here.
     pub(crate) async fn places_differ(&self) -> bool {
-        let (shipped, roots) = (self.shipped, self.roots.clone());
-        let Ok(scan) = tokio::task::spawn_blocking(move || scan(shipped, &roots, false)).await
-        else {
+        let Some(scan) = self.scan(false).await else {
             return false;
         };
-        let found: BTreeSet<Key> = scan
-            .places
-            .iter()
-            .map(|place| (place.root, place.example, place.label()))
+        let found: BTreeSet<&Place> = scan.places.iter().collect();
+        let known: BTreeSet<&Place> = self
+            .slots
+            .values()
+            .map(|slot| &slot.place)
+            .filter(|place| !place.example && scan.missing_for(place).is_none())
             .collect();
-        let is_compared = |key: &&Key| !key.1 && !scan.missing.contains_key(&key.0);
-        let known: BTreeSet<Key> = self.slots.keys().filter(is_compared).cloned().collect();
-        found != known
+        found != known || self.package_problems != scan.problems
     }
 
     /// Loads every plugin and runs all pending migrations of the newest version of one. Nothing else is activated.
@@ -206,18 +216,16 @@ impl Builder {
     }
 
     async fn look_once(&mut self, touched: &Touched, with_examples: bool, number: u64) {
-        let (shipped, roots) = (self.shipped, self.roots.clone());
-        let Ok(scan) =
-            tokio::task::spawn_blocking(move || scan(shipped, &roots, with_examples)).await
-        else {
+        let Some(scan) = self.scan(with_examples).await else {
             return;
         };
+        self.package_problems = scan.problems.clone();
         let scan = Arc::new(scan);
         self.forget_missing(&scan, with_examples);
         let mut to_read: Vec<Place> = Vec::new();
         for place in &scan.places {
-            let key = (place.root, place.example, place.label());
-            let is_new = !self.slots.contains_key(&key);
+            let key = (place.root, place.example, place.identity());
+            let is_new = self.slots.get(&key).is_none_or(|slot| slot.place != *place);
             let slot = self
                 .slots
                 .entry(key)
@@ -229,18 +237,19 @@ impl Builder {
         }
         let (shipped, libs) = (self.shipped, scan.clone());
         let read = tokio::task::spawn_blocking(move || {
+            let mut pinned = PinnedFiles::default();
             to_read
                 .into_iter()
                 .map(|place| {
                     let modules = libs.libs.get(&place.root).cloned().unwrap_or_default();
-                    let bundle = place.read(shipped, modules);
+                    let bundle = place.read(shipped, modules, &mut pinned);
                     (place, bundle)
                 })
                 .collect::<Vec<_>>()
         });
         let mut to_load = Vec::new();
         for (place, bundle) in read.await.unwrap_or_default() {
-            let key = (place.root, place.example, place.label());
+            let key = (place.root, place.example, place.identity());
             let Some(slot) = self.slots.get_mut(&key) else {
                 continue;
             };
@@ -258,6 +267,14 @@ impl Builder {
                     slot.fail_load(LastError {
                         file: Some(slot.entry_file()),
                         ..error
+                    });
+                    slot.since = number;
+                }
+                Err(ReadError::Changed { file, reason }) => {
+                    slot.bundle = None;
+                    slot.fail_load(LastError {
+                        file: Some(file),
+                        ..LastError::plain("package", reason, None)
                     });
                     slot.since = number;
                 }
@@ -317,7 +334,7 @@ impl Builder {
                 location: &slot.place.location(),
                 example: slot.place.example,
             };
-            slot.active.is_none() && self.settings.selection.enables(plugin)
+            slot.active.is_none() && !slot.place.is_off() && self.settings.selection.enables(plugin)
         });
         let form = match slot {
             Some(_) => Some(Arc::new(compute(&plugin, &self.store, None, None).await)),
@@ -341,7 +358,7 @@ impl Builder {
         let found: BTreeSet<Key> = scan
             .places
             .iter()
-            .map(|place| (place.root, place.example, place.label()))
+            .map(|place| (place.root, place.example, place.identity()))
             .collect();
         let missing = self.missing;
         self.slots.retain(|key, slot| {
@@ -349,22 +366,21 @@ impl Builder {
             if found.contains(key) || (key.1 && !with_examples) {
                 return true;
             }
-            if missing == Missing::Wait && slot.active.is_some() {
+            // What the lock lists no more was taken out on purpose.
+            let pinned = matches!(slot.place.origin, Origin::Installed(_));
+            if missing == Missing::Wait && slot.active.is_some() && !pinned {
                 slot.missed = true;
                 return true;
             }
-            match scan.missing.get(&key.0).filter(|_| slot.active.is_some()) {
+            let reason = scan.missing_for(&slot.place);
+            match reason.filter(|_| slot.active.is_some()) {
                 Some(reason) => {
-                    let path = self
-                        .roots
-                        .get(key.0 - 1)
-                        .map(|path| path.display().to_string())
-                        .unwrap_or_default();
-                    slot.fail_load(LastError::plain(
-                        "read",
-                        format!("the plugin path {path}: {reason}"),
-                        None,
-                    ));
+                    let path = self.settings.plugin_paths.get(key.0.wrapping_sub(1));
+                    let message = match path {
+                        Some(path) => format!("the plugin path {}: {reason}", path.display()),
+                        None => reason.clone(),
+                    };
+                    slot.fail_load(LastError::plain("read", message, None));
                     true
                 }
                 None => false,

@@ -57,7 +57,8 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
         }
     }
     for finding in &before.findings {
-        if !now.findings.iter().any(|new| new.place == finding.place) {
+        let place = |finding: &Finding| (finding.place.root, finding.place.identity());
+        if !now.findings.iter().any(|new| place(new) == place(finding)) {
             tracing::info!("Plugin registry: {} is gone", finding.place.label());
         }
     }

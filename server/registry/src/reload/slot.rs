@@ -121,7 +121,10 @@ impl Slot {
     pub(super) fn entry_file(&self) -> String {
         match &self.place.origin {
             Origin::File(_) => self.place.label(),
-            Origin::Embedded(_) | Origin::Folder(_) => format!("{}/plugin.lua", self.place.label()),
+            Origin::Installed(plugin) if plugin.path.ends_with(".lua") => self.place.label(),
+            Origin::Embedded(_) | Origin::Folder(_) | Origin::Installed(_) => {
+                format!("{}/plugin.lua", self.place.label())
+            }
         }
     }
 
@@ -147,7 +150,7 @@ impl Touched {
             let (Some(bundle), Some(libs)) = (&slot.bundle, scan.libs.get(&place.root)) else {
                 return true;
             };
-            !Arc::ptr_eq(&bundle.source.libs, libs) && bundle.source.libs != *libs
+            !Arc::ptr_eq(&bundle.shared_libs, libs) && bundle.shared_libs != *libs
         };
         match self {
             Touched::Nothing => false,
@@ -155,12 +158,19 @@ impl Touched {
             Touched::Paths(paths) => {
                 let own = match &place.origin {
                     Origin::Embedded(_) => false,
+                    Origin::Installed(plugin) => {
+                        paths.iter().any(|path| path.starts_with(&plugin.folder))
+                    }
                     Origin::Folder(folder) => paths.iter().any(|path| path.starts_with(folder)),
                     Origin::File(file) => paths
                         .iter()
                         .any(|path| path == file || is_icon_beside(path, file)),
                 };
-                own || libs_differ()
+                // Its own modules lie in the linked folder, beside the plugin's.
+                let link = place.package.as_ref().and_then(|owner| owner.link.as_ref());
+                let linked =
+                    link.is_some_and(|link| paths.iter().any(|path| path.starts_with(link)));
+                own || linked || libs_differ()
             }
         }
     }

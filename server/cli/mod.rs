@@ -3,6 +3,7 @@
 mod catalogue;
 mod db;
 mod health;
+mod leftovers;
 mod package;
 mod plugin;
 mod plugin_new;

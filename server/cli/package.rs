@@ -214,12 +214,23 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
         .iter()
         .filter_map(|plugin| plugin.table.as_deref())
         .collect();
+    let commands = |verb: &str, rest: &str| -> Vec<String> {
+        let with_table = change
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.table.is_some());
+        with_table
+            .map(|plugin| format!("patchbay plugin {verb} {}{rest}", plugin.name))
+            .collect()
+    };
     if output.json {
         return print_json(&json!({
             "name": change.name,
             "version": change.version,
             "plugins": change.plugins,
             "tables_kept": tables,
+            "export": commands("export", " -o FILE"),
+            "drop": commands("drop", " --yes"),
         }));
     }
     say(format_args!(
@@ -233,6 +244,20 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
             "kept, with their rows: {} (installing the package again finds them as they are)",
             tables.join(", ")
         ));
+        for plugin in change
+            .plugins
+            .iter()
+            .filter(|plugin| plugin.table.is_some())
+        {
+            say(format_args!(
+                "to write them to a file: patchbay plugin export {} -o FILE",
+                plugin.name
+            ));
+            say(format_args!(
+                "to delete them for good: patchbay plugin drop {} --yes",
+                plugin.name
+            ));
+        }
     }
     Ok(())
 }

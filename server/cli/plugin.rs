@@ -8,6 +8,7 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_registry::Registry;
 use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
+use super::leftovers::Leftovers;
 use super::package::Package;
 use super::{Common, block_on, plugin_new, plugin_test, plugin_types, say};
 use crate::embedded;
@@ -39,6 +40,9 @@ pub(super) enum Plugin {
     /// Packages
     #[command(flatten)]
     Package(Package),
+    /// What plugins stored
+    #[command(flatten)]
+    Leftovers(Leftovers),
 }
 
 impl Plugin {
@@ -58,6 +62,7 @@ impl Plugin {
                 Plugin::Migrations => migrations(&settings).await,
                 Plugin::Migrate { name } => migrate(&settings, &name).await,
                 Plugin::Package(verb) => verb.run(&settings).await,
+                Plugin::Leftovers(verb) => verb.run(&settings).await,
             }
         })
     }

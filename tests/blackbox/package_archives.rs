@@ -316,11 +316,11 @@ fn a_plugin_that_does_not_load_is_not_installed() {
                 "BadDataOutput",
                 "table = \"snowflake_data_output_configurations\",",
             ),
-            "SnowflakeDataOutput",
+            "embedded:snowflake has",
         ),
         (
             plugin("BadDataOutput", "aliases = { \"SnowflakeDataOutput\" },"),
-            "SnowflakeDataOutput",
+            "embedded:snowflake has",
         ),
     ] {
         let folder = Folder::new();

@@ -105,7 +105,8 @@ async fn an_installed_plugin_is_there_at_once_and_goes_with_its_package() {
         let said = server.run(&["plugin", "remove", "bigquery"]).well();
         assert!(said.contains("bigquery 1.0.0 removed"), "{said}");
         assert!(
-            said.contains("kept, with their rows: ") && said.contains("big_query"),
+            said.contains("kept, with their rows: ")
+                && said.contains("bigquery_data_output_configurations"),
             "{said}"
         );
         server.until(FORM, 404, |_| true).await;
@@ -127,6 +128,11 @@ async fn an_installed_plugin_is_there_at_once_and_goes_with_its_package() {
             .await
             .error(404);
 
+        for step in ["export", "drop"] {
+            let command = format!("patchbay plugin {step} BigQueryDataOutput");
+            assert!(said.contains(&command), "{command}: {said}");
+        }
+
         server
             .folder
             .write("src/bigquery/plugin.lua", bigquery("1.1.0", "Dataset"));
@@ -137,6 +143,109 @@ async fn an_installed_plugin_is_there_at_once_and_goes_with_its_package() {
             (&back["plugin_state"], &back["name"]),
             (&json!("active"), &json!("n"))
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_removed_plugin_stored_is_exported_and_dropped_when_told_to() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options
+                .database(database)
+                .file("src/bigquery/plugin.lua", bigquery("1.0.0", "Dataset"));
+        });
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        let product = server.data_product("sales", "sales").await;
+        let mut ids = Vec::new();
+        for name in ["a", "b", "c"] {
+            let values = json!({ "dataset": name });
+            let id = server
+                .configured("BigQueryDataOutput", &product, name, values)
+                .await;
+            ids.push(id);
+        }
+        let other = json!({ "database": "sales", "access_granularity": "schema" });
+        server
+            .configured("SnowflakeDataOutput", &product, "other", other)
+            .await;
+        let complaint = server
+            .run(&["plugin", "drop", "BigQueryDataOutput", "--yes"])
+            .badly();
+        assert!(
+            complaint.contains("patchbay plugin remove bigquery"),
+            "{complaint}"
+        );
+        server.run(&["plugin", "remove", "bigquery"]).well();
+        server.until(FORM, 404, |_| true).await;
+
+        let export = ["plugin", "export", "BigQueryDataOutput"];
+        let exported = server.run(&export).well();
+        let lines: Vec<Value> = exported
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2]["id"], ids[0].as_str());
+        assert_eq!(
+            lines[2]["configuration"],
+            json!({ "configuration_type": "BigQueryDataOutput", "dataset": "a", "table": "*" })
+        );
+        server
+            .run(&[&export[..], &["-o", "rows.jsonl"]].concat())
+            .well();
+        assert_eq!(server.folder.read("rows.jsonl"), exported);
+
+        let complaint = server
+            .run(&["plugin", "drop", "BigQueryDataOutput"])
+            .badly();
+        assert!(
+            complaint.contains("3 configurations") && complaint.contains("--yes"),
+            "{complaint}"
+        );
+        server
+            .get(&format!("configurations/{}", ids[0]))
+            .await
+            .is(200);
+        let said = server
+            .run(&["plugin", "drop", "BigQueryDataOutput", "--yes"])
+            .well();
+        assert!(
+            said.contains("3 configurations")
+                && said.contains("bigquery_data_output_configurations"),
+            "{said}"
+        );
+        for id in &ids {
+            server.get(&format!("configurations/{id}")).await.error(404);
+            let history = server.get(&format!("configurations/{id}/history")).await;
+            let history = history.is(200).json();
+            assert_eq!(history["history"][0]["action"], "delete");
+        }
+        let left = server.get("configurations").await.is(200).json();
+        assert_eq!(left["configurations"].as_array().map(Vec::len), Some(1));
+
+        // It comes back as one that never was here, also with other fields under the same names.
+        let changed = bigquery("2.0.0", "Dataset").replace(
+            "field.string \"dataset\" { required = true }",
+            "field.string \"dataset\" {}, field.integer \"days\" { required = true }",
+        );
+        server.folder.write("src/bigquery/plugin.lua", changed);
+        server.install(&["src/bigquery"]);
+        until_version(&server, "2.0.0").await;
+        let id = server
+            .configured("BigQueryDataOutput", &product, "a", json!({ "days": 3 }))
+            .await;
+        let row = server
+            .get(&format!("configurations/{id}"))
+            .await
+            .is(200)
+            .json();
+        assert_eq!(row["configuration"]["days"], 3);
+        let complaint = server
+            .run(&["plugin", "export", "BigQueryDataOutptu"])
+            .badly();
+        assert!(complaint.contains("did you mean"), "{complaint}");
     })
     .await;
 }
@@ -526,7 +635,6 @@ async fn two_packages_cannot_claim_the_same() {
     let server = server();
     server.install(&["src/bigquery"]);
     until_version(&server, "1.0.0").await;
-    let table = "big_query_data_output_configurations";
     for (source, says) in [
         (plugin("BigQueryDataOutput", ""), "a plugin's name"),
         (
@@ -540,14 +648,14 @@ async fn two_packages_cannot_claim_the_same() {
         (
             plugin(
                 "OtherDataOutput",
-                &format!("table = \"{}\",", table_of(&server, table)),
+                "table = \"bigquery_data_output_configurations\",",
             ),
             "a table",
         ),
         (
             plugin(
                 "OtherDataOutput",
-                "platform = { platform_key = \"bigquery\" },",
+                "platform = { platform_key = \"bigquery\" }, table = \"other_rows\",",
             ),
             "a platform key",
         ),
@@ -575,7 +683,7 @@ async fn two_packages_cannot_claim_the_same() {
         "src/other/plugin.lua",
         plugin(
             "OtherDataOutput",
-            "platform = { platform_key = \"snowflake\" },",
+            "platform = { platform_key = \"snowflake\" }, table = \"other_rows\",",
         ),
     );
     let said = server.install(&["src/other"]);
@@ -583,13 +691,6 @@ async fn two_packages_cannot_claim_the_same() {
         said.contains("warning") && said.contains("SnowflakeDataOutput"),
         "{said}"
     );
-}
-
-/// The table of the installed plugin, which the definition derives.
-fn table_of(server: &Server, otherwise: &str) -> String {
-    let info = server.said(&["info", "bigquery"]);
-    let table = info["plugins"][0]["table"].as_str();
-    table.unwrap_or(otherwise).to_owned()
 }
 
 #[tokio::test]

@@ -231,6 +231,7 @@ impl Builder {
                 .entry(key)
                 .or_insert_with(|| Slot::new(place.clone()));
             slot.place = place.clone();
+            let is_new = is_new || std::mem::take(&mut slot.lost);
             if is_new || touched.concerns(place, &scan, slot) {
                 to_read.push(place.clone());
             }
@@ -381,6 +382,7 @@ impl Builder {
                         None => reason.clone(),
                     };
                     slot.fail_load(LastError::plain("read", message, None));
+                    slot.lost = true;
                     true
                 }
                 None => false,

@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) enabled: bool,
     /// Whether the last scan did not find it although it serves.
     pub(super) missed: bool,
+    /// Whether it serves although what it lies in was not there, so that it is read again once it is.
+    pub(super) lost: bool,
     pub(super) since: u64,
 }
 
@@ -67,6 +69,7 @@ impl Slot {
             warnings: Vec::new(),
             enabled: false,
             missed: false,
+            lost: false,
             since: 0,
         }
     }

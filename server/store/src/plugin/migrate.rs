@@ -359,7 +359,7 @@ pub(crate) async fn recorded_tables(session: &mut Session) -> Result<Tables, Sto
 }
 
 /// The tables that a history has made. It was applied once, so it applies.
-fn tables_of(applied: &[AppliedMigration]) -> Tables {
+pub(super) fn tables_of(applied: &[AppliedMigration]) -> Tables {
     let mut tables = Tables::default();
     for step in applied
         .iter()

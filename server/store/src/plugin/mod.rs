@@ -1,5 +1,6 @@
 //! What is applied of each plugin: its definition, its tables, and the history that made them.
 
+mod drop;
 mod migrate;
 
 pub(crate) use migrate::recorded_tables;
@@ -21,7 +22,7 @@ use crate::engine::View;
 use crate::error::{Fault, StoreError};
 use crate::session::{Dialect, Row, Session, Statement, place, text};
 use crate::shape::Shape;
-use crate::statements::{delete, insert, select, update};
+use crate::statements::{count, delete, insert, select, update};
 
 const HISTORY: &[&str] = &[
     "plugin",
@@ -61,6 +62,10 @@ pub(crate) struct Statements {
     owner: Statement,
     add_table: Statement,
     remove_table: Statement,
+    rows: Statement,
+    tables: Statement,
+    forget_tables: Statement,
+    forget_steps: Statement,
 }
 
 impl Statements {
@@ -104,6 +109,14 @@ impl Statements {
             owner: select(dialect, "plugin_tables", &["plugin"], &["table_name"]),
             add_table: insert(dialect, "plugin_tables", &["table_name", "plugin"]),
             remove_table: delete(dialect, "plugin_tables", &["table_name", "plugin"]),
+            rows: count(
+                dialect,
+                "data_output_configurations",
+                &["configuration_type"],
+            ),
+            tables: select(dialect, "plugin_tables", &["table_name"], &["plugin"]),
+            forget_tables: delete(dialect, "plugin_tables", &["plugin"]),
+            forget_steps: delete(dialect, "plugin_migrations", &["plugin"]),
         }
     }
 }

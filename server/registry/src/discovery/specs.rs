@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use patchbay_lua::Source;
 
 use super::folder::{read_text, reason_of};
-use super::{ENTRY, Origin, ReadError, scan};
+use super::{ENTRY, Origin, PinnedFiles, ReadError, scan};
 use crate::settings::Shipped;
 
 /// A plugin on disk, with the specs beside it.
@@ -49,17 +49,17 @@ pub fn find_specs(
         let mut roots = libraries.to_vec();
         roots.push(place.clone());
         let root = roots.len();
-        let scan = scan(shipped, &roots, true);
+        let scan = scan(shipped, &roots, None, true);
         if let Some(reason) = scan.missing.get(&root) {
             return Err(refused(reason));
         }
         let before = found.len();
         for place in scan.places.iter().filter(|place| place.root == root) {
             let libs = scan.libs.get(&root).cloned().unwrap_or_default();
-            let source = match place.read(shipped, libs) {
+            let source = match place.read(shipped, libs, &mut PinnedFiles::default()) {
                 Ok(bundle) => Ok(bundle.source),
                 Err(ReadError::Vanished) => continue,
-                Err(ReadError::Failed(reason)) => Err(reason),
+                Err(ReadError::Failed(reason) | ReadError::Changed { reason, .. }) => Err(reason),
             };
             let specs = match &one {
                 Some(_) => vec![path.clone()],
@@ -98,7 +98,7 @@ fn one_spec(path: &Path) -> Option<PathBuf> {
 
 fn specs_of(origin: &Origin) -> io::Result<Vec<PathBuf>> {
     let folder = match origin {
-        Origin::Embedded(_) => return Ok(Vec::new()),
+        Origin::Embedded(_) | Origin::Installed(_) => return Ok(Vec::new()),
         Origin::File(path) => {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let spec = path.with_file_name(format!("{stem}_spec.lua"));

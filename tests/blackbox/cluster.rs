@@ -5,7 +5,7 @@ use std::ops::Deref;
 use patchbay_test_cluster::{Cluster, connect};
 use serde_json::{Value, json};
 
-use crate::harness::{Folder, Server, eventually, run_with};
+use crate::harness::{Folder, Server, eventually};
 use crate::world::{FILE, FORM, bigquery, until_version};
 
 /// A server with a folder of its own, on a database that others may share.
@@ -435,48 +435,4 @@ return patchbay.plugin {{
         until_version(server, "2.0.0").await;
         server.get(FORM).await.is(200);
     }
-}
-
-#[tokio::test]
-async fn a_server_older_than_the_core_schema_reads_and_says_so() {
-    let url = Cluster::shared().database().await;
-    let server = Member::start(&url, "older");
-    server.until("/readyz", 200, |_| true).await;
-    let product = server.data_product("sales", "commerce").await;
-    let database = connect(&url).await;
-    database
-        .batch_execute(
-            "INSERT INTO refinery_schema_history VALUES (9999, 'later', '2026-01-01T00:00:00Z', '1'); \
-             NOTIFY patchbay, 'schema'",
-        )
-        .await
-        .expect("a later schema");
-    let unready = server.until("/readyz", 503, |_| true).await;
-    assert_eq!(unready["detail"], "database newer than this server");
-    let refused = server
-        .configure(
-            "SnowflakeDataOutput",
-            &product,
-            "n",
-            json!({ "database": "sales_dwh", "access_granularity": "schema" }),
-        )
-        .await;
-    refused.error(503);
-    server.get("plugins/SnowflakeDataOutput/form").await.is(200);
-    server
-        .get(&format!("data_products/{product}"))
-        .await
-        .is(200);
-    server.get("cluster").await.is(200);
-    let another = run_with(&Folder::new(), |options| {
-        options
-            .arg("serve")
-            .env("PATCHBAY_LISTEN", "127.0.0.1:0")
-            .env("PATCHBAY_DATABASE_URL", &url);
-    });
-    let said = another.badly();
-    assert!(
-        said.contains("9999") && said.contains("use a newer one"),
-        "{said}"
-    );
 }

@@ -54,7 +54,6 @@ fn reason(error: &StoreError) -> &'static str {
         StoreError::Full => "database full",
         StoreError::Missing => "database missing",
         StoreError::Closed => "shutting down",
-        StoreError::NewerSchema { .. } => "database newer than this server",
         _ => "database away",
     }
 }

@@ -15,6 +15,7 @@
 mod compare;
 pub(crate) mod wire;
 
+use std::pin::pin;
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use uuid::Uuid;
 
 use self::compare::{differences, digest, shown};
@@ -39,6 +40,9 @@ use crate::{Inner, Registry, RequestError};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long after its last word a server counts as stale.
 const STALE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a server that stops waits for what it is just saying.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a server is called. It has its id from its start, and its name once it has joined.
 pub(crate) struct Identity {
@@ -176,13 +180,23 @@ async fn report(
         tokio::select! {
             _ = ticks.tick() => {}
             Ok(()) = swapped.changed() => {}
-            _ = stopped.changed() => break,
+            _ = told_to_stop(&mut stopped) => break,
         }
         let Some(inner) = registry.upgrade() else {
-            return;
+            break;
         };
         let registry = Registry { inner };
-        let result = tell(&registry, trouble.as_ref(), &mut told).await;
+        let result = {
+            let mut telling = pin!(tell(&registry, trouble.as_ref(), &mut told));
+            tokio::select! {
+                result = &mut telling => result,
+                _ = told_to_stop(&mut stopped) => match timeout(PATIENCE, telling).await {
+                    Ok(result) => result,
+                    // A database that does not answer does not hold up the end.
+                    Err(_) => return,
+                },
+            }
+        };
         if let Err(error) = &result
             && !failing
         {
@@ -196,13 +210,18 @@ async fn report(
         }
         failing = result.is_err();
     }
-    // The registry may be gone by now.
-    if let Some(told) = told
+    // The registry may be gone by now. A database that was away is not waited for: the others forget this server.
+    if !failing
+        && let Some(told) = told
         && let Err(error) = store.remove_server(told.id, &told.plugin_set).await
     {
         let error = error.detail();
         tracing::debug!(error, "this server could not be taken off the list");
     }
+}
+
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) -> bool {
+    stopped.wait_for(|stopped| *stopped).await.is_ok()
 }
 
 /// Says that this server still runs, and all about it when that is new or the others ask for it.

@@ -48,6 +48,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<Response, ApiError>
 fn reason(error: &StoreError) -> &'static str {
     match error {
         StoreError::Locked | StoreError::LockedBy { .. } => "database locked",
+        StoreError::NewerSchema { .. } => "database newer than this server",
         StoreError::Busy => "database busy",
         StoreError::ReadOnly => "database not writable",
         StoreError::Full => "database full",

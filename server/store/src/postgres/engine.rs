@@ -12,6 +12,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
     TimeoutType,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
@@ -41,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// An open database. Its listener ends when it is dropped.
 pub(crate) struct PostgresEngine {
     core: Arc<Core>,
+    /// The runtime on which the database was opened.
+    home: Handle,
     listener: JoinHandle<()>,
     questions: mpsc::Sender<listen::Question>,
 }
@@ -113,6 +116,7 @@ impl PostgresEngine {
         let listener = tokio::spawn(listen::listen(Arc::clone(&core), ear, asked));
         Ok(PostgresEngine {
             core,
+            home: Handle::current(),
             listener,
             questions,
         })
@@ -128,7 +132,7 @@ impl PostgresEngine {
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
         let (entered, core) = (self.core.gate.enter()?, Arc::clone(&self.core));
-        to_its_end(async move {
+        self.to_its_end(async move {
             let _entered = entered;
             core.write(touched, work).await
         })
@@ -141,7 +145,7 @@ impl PostgresEngine {
         work: impl Work<T>,
     ) -> Result<T, StoreError> {
         let (entered, core) = (self.core.gate.enter()?, Arc::clone(&self.core));
-        to_its_end(async move {
+        self.to_its_end(async move {
             let _entered = entered;
             core.read(view, work).await
         })
@@ -175,6 +179,23 @@ impl PostgresEngine {
         }
     }
 
+    /// Runs work though nobody waits for it any more; a panic in it is an error of that call alone.
+    ///
+    /// It runs where the database was opened, whoever polls: a hook that reads rows does so from a Lua thread, whose
+    /// runtime has no sockets.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.home.spawn(work).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => {
+                Err(StoreError::Internal("a job panicked".to_owned()))
+            }
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
     pub(crate) async fn close(&self) {
         self.core.gate.close().await;
         self.listener.abort();
@@ -186,17 +207,6 @@ impl PostgresEngine {
 impl Drop for PostgresEngine {
     fn drop(&mut self) {
         self.listener.abort();
-    }
-}
-
-/// Runs work though nobody waits for it any more; a panic in it is an error of that call alone.
-async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(StoreError::Internal("a job panicked".to_owned())),
-        Err(_) => Err(StoreError::Closed),
     }
 }
 

@@ -108,6 +108,39 @@ fn a_server_waits_at_its_start_for_a_database_that_comes() {
 }
 
 #[test]
+fn who_asks_needs_no_sockets_of_its_own() {
+    on_postgres(async |fresh| {
+        // A connection has to be made anew while a thread waits that has none of what that needs, as a Lua thread does
+        // whose hook reads rows.
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        fresh.run(others).await;
+        let store = fresh.store.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let reads = (0..8).map(|_| store.data_product(Uuid::nil()));
+                let writes = (0..8).map(|number| store.create_platform(format!("p{number}")));
+                (join_all(reads).await, join_all(writes).await)
+            })
+        });
+        let (read, written) = asked.await.expect("a thread");
+        for found in read {
+            assert!(
+                matches!(found, Ok(None) | Err(StoreError::NotFound(_))),
+                "{found:?}"
+            );
+        }
+        for platform in written {
+            platform.expect("written");
+        }
+    });
+}
+
+#[test]
 fn what_somebody_holds_is_said_to_be_locked_and_reading_goes_on() {
     on_postgres(async |fresh| {
         let store = Store::open(hasty(&fresh)).await.expect("a store");

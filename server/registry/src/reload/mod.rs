@@ -36,8 +36,9 @@ use slot::{Loaded, Slot, differs, fingerprint};
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
-/// How many plugins are loaded at once; more only wait for the sandbox's threads.
-const LOADS_AT_ONCE: usize = 16;
+/// How many plugins are loaded at once. More only wait for the sandbox's threads, and each holds a VM meanwhile: the memory
+/// of all of them would stay with the process.
+const LOADS_AT_ONCE: usize = 4;
 
 /// How a slot is known: its plugin path, whether it is an example, and its identity. Slots are in the order of places.
 type Key = (usize, bool, String);

@@ -7,7 +7,8 @@
 //! | [`render`] | operations of a migration as SQL, without a connection |
 //! | `catalogue` | platforms, services and environments: rows, snapshot, writes, and the file that is applied to them |
 //! | `data_product` | the owners of configurations |
-//! | `plugin` | applied definitions, histories, the run of migrations, the register of tables |
+//! | `plugin` | applied definitions, histories, the run of migrations up and down, the register of tables, drift |
+//! | [`proof`] | whether a step is undone by its `down`: tried on a scratch database |
 //! | `configuration` | stored configurations, their pages, and their revisions |
 //! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
 //! | `copy` | a database copied into another |
@@ -56,6 +57,7 @@ mod lock;
 mod page;
 mod plugin;
 mod postgres;
+pub mod proof;
 mod queue;
 pub mod render;
 mod schema;
@@ -83,7 +85,7 @@ pub use copy::{Copied, CopyError, CopyEvent, copy};
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
 pub use page::{MAX_PAGE, Page};
-pub use plugin::{AppliedDefinition, PluginTable};
+pub use plugin::{AppliedDefinition, Held, PluginTable, fields_of};
 pub use session::Dialect;
 pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
 

@@ -11,6 +11,8 @@ use serde_json::{Number, Value as Json};
 use uuid::Uuid;
 
 use crate::error::{Fault, StoreError};
+use crate::plugin::describe;
+use crate::render::type_word;
 use crate::session::{Dialect, Row, Session, Statement, Values, place};
 
 /// How many rows are asked for at once. A statement names a fixed number of them, so that it is prepared once; the ids
@@ -31,7 +33,7 @@ pub(crate) struct Shape {
     by_ids: [OnceLock<Statement>; 4],
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct FieldColumn {
     name: String,
     kind: ColumnType,
@@ -40,21 +42,48 @@ struct FieldColumn {
 
 impl Shape {
     pub(crate) fn new(dialect: Dialect, table: &TableName, fields: &[Field]) -> Shape {
+        let columns = fields
+            .iter()
+            .map(|field| FieldColumn {
+                name: field.name.as_str().to_owned(),
+                kind: ColumnType::of(&field.kind),
+                nullable: field.is_nullable(),
+            })
+            .collect();
+        Shape::with(dialect, table.as_str(), columns)
+    }
+
+    fn with(dialect: Dialect, table: &str, columns: Vec<FieldColumn>) -> Shape {
         Shape {
             dialect,
-            table: table.as_str().to_owned(),
-            columns: fields
-                .iter()
-                .map(|field| FieldColumn {
-                    name: field.name.as_str().to_owned(),
-                    kind: ColumnType::of(&field.kind),
-                    nullable: field.is_nullable(),
-                })
-                .collect(),
+            table: table.to_owned(),
+            columns,
             insert: OnceLock::new(),
             update: OnceLock::new(),
             by_ids: Default::default(),
         }
+    }
+
+    /// The columns that are there as the shape has them, where somebody else has changed the table; none when nothing can
+    /// be read at all.
+    pub(crate) async fn as_it_is(&self, session: &mut Session) -> Result<Option<Shape>, Fault> {
+        let mut found = describe(session, std::iter::once(self.table.as_str())).await?;
+        let Some(found) = found.remove(&self.table) else {
+            return Ok(None);
+        };
+        if !found.iter().any(|column| column.name == "id") {
+            return Ok(None);
+        }
+        let columns = self.columns.iter().filter(|column| {
+            found.iter().any(|found| {
+                found.name == column.name && found.kind == type_word(column.kind, self.dialect)
+            })
+        });
+        Ok(Some(Shape::with(
+            self.dialect,
+            &self.table,
+            columns.cloned().collect(),
+        )))
     }
 
     /// Takes the id, then the values in the order of the fields.

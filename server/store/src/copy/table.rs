@@ -191,6 +191,16 @@ pub(super) fn core_tables() -> Vec<CopyTable> {
             ],
         ),
         core(
+            "plugin_targets",
+            1,
+            &[
+                ("plugin", Text),
+                ("step", Text),
+                ("set_at", Time),
+                ("set_by", Text),
+            ],
+        ),
+        core(
             "data_output_configurations",
             1,
             &[

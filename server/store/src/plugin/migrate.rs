@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
-    AppliedMigration, BASE_TABLE, Operation, Origin, PendingMigration, Plan, Tables,
-    plan as plan_from,
+    AppliedMigration, BASE_TABLE, Operation, Origin, Plan, Tables, plan as plan_from,
 };
 use patchbay_plugin::name::{MigrationId, TableName};
 use sea_query::Value;
@@ -105,7 +104,7 @@ async fn apply_definition(
 }
 
 /// Brings the register of tables to what the plugin now owns.
-async fn register_tables(
+pub(super) async fn register_tables(
     session: &mut Session,
     statements: &Statements,
     plugin: &str,
@@ -143,17 +142,17 @@ async fn taken(
 }
 
 /// Runs the operations of one step on `tables`, which follow them.
-async fn run_step(
+pub(super) async fn run_operations(
     session: &mut Session,
-    step: &PendingMigration,
+    id: &MigrationId,
+    operations: &[Operation],
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let id = &step.migration.id;
     let failed = |reason: String| StoreError::Migration {
         id: id.clone(),
         reason,
     };
-    for operation in &step.migration.up {
+    for operation in operations {
         let foreign = foreign_reference(operation, tables);
         if let Some(table) = foreign {
             return Err(failed(format!(
@@ -235,12 +234,14 @@ impl Store {
                     return Err(StoreError::HeadMoved);
                 }
                 let mut tables = tables_of(&applied);
+                super::drift::check(session, &tables, &applied).await?;
                 let before: BTreeSet<TableName> = tables.0.keys().cloned().collect();
                 register_tables(session, statements, plugin, &before, &plan.tables).await?;
                 let at = now();
                 for (place, step) in plan.pending.iter().enumerate() {
                     if step.origin != Origin::Baseline {
-                        run_step(session, step, &mut tables).await?;
+                        let migration = &step.migration;
+                        run_operations(session, &migration.id, &migration.up, &mut tables).await?;
                     }
                     let migration = &step.migration;
                     let values = vec![

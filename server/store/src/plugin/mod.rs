@@ -1,8 +1,12 @@
 //! What is applied of each plugin: its definition, its tables, and the history that made them.
 
+mod back;
+mod drift;
 mod drop;
 mod migrate;
 
+pub use back::{Held, fields_of};
+pub(crate) use drift::describe;
 pub(crate) use migrate::recorded_tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -66,6 +70,7 @@ pub(crate) struct Statements {
     tables: Statement,
     forget_tables: Statement,
     forget_steps: Statement,
+    targets: back::TargetStatements,
 }
 
 impl Statements {
@@ -117,6 +122,7 @@ impl Statements {
             tables: select(dialect, "plugin_tables", &["table_name"], &["plugin"]),
             forget_tables: delete(dialect, "plugin_tables", &["plugin"]),
             forget_steps: delete(dialect, "plugin_migrations", &["plugin"]),
+            targets: back::TargetStatements::new(dialect),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! more than one kind.
 
 mod away;
+mod back;
 mod catalogue;
 mod configurations;
 mod faults;

@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::proofs::Claim;
+
 pub use crate::cluster::wire::{
     ClusterGeneration, ClusterServer, ClusterView, Lag, PluginDifference, ServerPlugin,
     ServerState, ServerTrouble,
@@ -50,7 +52,7 @@ pub struct AccessPath {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LastError {
     /// Where on the way from file to answer: `read`, `package`, `parse`, `load`, `definition`, `settings`, `migration`,
-    /// `collision`, `plan`, `store`, `hook`.
+    /// `collision`, `drift`, `plan`, `store`, `hook`.
     pub stage: String,
     /// The hook, when it was one.
     pub hook: Option<String>,
@@ -135,12 +137,17 @@ pub struct MigrationView {
     pub applied_at: Option<OffsetDateTime>,
     /// Who had it run.
     pub applied_by: Option<String>,
+    /// Whether it was proved, on a scratch database, that going down from it and up again changes nothing.
+    pub reversible: bool,
+    /// Why it is not, or that it is not proved yet.
+    pub reversible_reason: Option<String>,
 }
 
-/// The history and what is pending, as answers show them.
+/// The history and what is pending, as answers show them. `claims` says of each whether it is reversible.
 pub(crate) fn migration_views(
     history: &[AppliedMigration],
     pending: &[PendingMigration],
+    claims: Vec<Claim>,
 ) -> Vec<MigrationView> {
     let applied = history.iter().map(|step| MigrationView {
         id: step.migration.id.to_string(),
@@ -154,6 +161,8 @@ pub(crate) fn migration_views(
         checksum: step.checksum.clone(),
         applied_at: Some(step.applied_at),
         applied_by: Some(step.applied_by.clone()),
+        reversible: false,
+        reversible_reason: None,
     });
     let pending = pending.iter().map(|step| MigrationView {
         id: step.migration.id.to_string(),
@@ -162,8 +171,18 @@ pub(crate) fn migration_views(
         checksum: step.migration.checksum(),
         applied_at: None,
         applied_by: None,
+        reversible: false,
+        reversible_reason: None,
     });
-    applied.chain(pending).collect()
+    applied
+        .chain(pending)
+        .zip(claims)
+        .map(|(view, claim)| MigrationView {
+            reversible: claim.reversible,
+            reversible_reason: claim.reason,
+            ..view
+        })
+        .collect()
 }
 
 /// The migrations of every plugin.

@@ -1,6 +1,6 @@
 //! Making a loaded plugin serve: every check that a definition needs besides its own, and its migrations last.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use patchbay_plugin::change::{self, Change, broken_promise, changes_of_plan};
@@ -9,7 +9,7 @@ use patchbay_plugin::migration::{
     AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
 };
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::{Store, StoreError};
+use patchbay_store::{Held, Store, StoreError};
 use semver::Version;
 
 use super::slot::Loaded;
@@ -73,6 +73,10 @@ pub(super) struct Activation<'a> {
     pub(super) store: &'a Store,
     pub(super) auto_migrate: bool,
     pub(super) strict_versions: bool,
+    /// At which step plugins are held.
+    pub(super) held: &'a BTreeMap<String, Held>,
+    /// Which plugins' tables are not what their migrations made.
+    pub(super) drifts: &'a BTreeMap<String, Vec<String>>,
 }
 
 /// A version that passed every check that writes nothing.
@@ -105,6 +109,9 @@ impl Activation<'_> {
         check_requires(&definition)
             .map_err(|reason| fail(PluginState::Incompatible, "requires", reason))?;
         let history = history.map_err(|error| store_failure(error, &definition))?;
+        if let Some(differences) = self.drifts.get(definition.name.as_str()) {
+            return Err(drifted(differences, &definition));
+        }
         let plan = plan(&definition, history)
             .map_err(|error| fail(PluginState::Failed, "plan", error.to_string()))?;
         let mut changes = changes_of_plan(&plan);
@@ -137,7 +144,8 @@ impl Activation<'_> {
                 passing: form.is_passing(),
             });
         }
-        self.check_may_run(&plan, &definition)?;
+        let held = self.held.get(definition.name.as_str());
+        self.check_may_run(&plan, &definition, held)?;
         Ok(Prepared {
             loaded,
             plan,
@@ -198,12 +206,27 @@ impl Activation<'_> {
             let version = Some(definition.version.clone());
             Failure::plain(PluginState::Failed, "plan", error.to_string(), version)
         })?;
-        self.check_may_run(&plan, definition)?;
+        let held = self.store.held().await;
+        let held = held.map_err(|error| store_failure(&error, definition))?;
+        self.check_may_run(&plan, definition, held.get(definition.name.as_str()))?;
         Ok(plan)
     }
 
     /// Fails when a pending step waits until it is told to run.
-    fn check_may_run(&self, plan: &Plan, definition: &Definition) -> Result<(), Failure> {
+    fn check_may_run(
+        &self,
+        plan: &Plan,
+        definition: &Definition,
+        held: Option<&Held>,
+    ) -> Result<(), Failure> {
+        if let (Some(held), Some(step)) = (held, plan.pending.first()) {
+            return Err(Failure::plain(
+                PluginState::PendingMigration,
+                "migration",
+                held_message(held, step, definition),
+                Some(definition.version.clone()),
+            ));
+        }
         let Some(step) = plan.pending.iter().find(|step| !self.may_run(step)) else {
             return Ok(());
         };
@@ -228,12 +251,47 @@ impl Activation<'_> {
     }
 }
 
+/// Why a plugin that an operator holds does not serve in a version that wants more steps.
+fn held_message(held: &Held, step: &PendingMigration, definition: &Definition) -> String {
+    let at = match &held.step {
+        Some(id) => format!("held at the migration {id}"),
+        None => "held with no migration applied".to_owned(),
+    };
+    let since = held
+        .at
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default();
+    format!(
+        "the plugin is {at} since {since} by {}, and this version needs {}; put back the version that the table is for, or \
+         run `patchbay plugin migrate {}`, which goes on",
+        held.by, step.migration.id, definition.name
+    )
+}
+
+/// That something else has changed a plugin's tables.
+pub(super) fn drifted(differences: &[String], definition: &Definition) -> Failure {
+    Failure::plain(
+        PluginState::Failed,
+        "drift",
+        format!(
+            "the tables of {} are not what its migrations made: {}; something else has changed them, so change them back, \
+             then reload",
+            definition.name,
+            differences.join("; ")
+        ),
+        Some(definition.version.clone()),
+    )
+}
+
 fn store_failure(error: &StoreError, definition: &Definition) -> Failure {
     let stage = match error {
         StoreError::TableTaken { .. } => "collision",
         StoreError::Migration { .. } => "migration",
         _ => "store",
     };
+    if let StoreError::Drift(differences) = error {
+        return drifted(differences, definition);
+    }
     let version = Some(definition.version.clone());
     Failure {
         passing: error.is_unavailable(),

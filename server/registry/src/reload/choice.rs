@@ -4,14 +4,15 @@
 //! path the first file name. The first contender that can serve does; what serves already is dropped only when another
 //! one has taken its name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use patchbay_plugin::migration::AppliedMigration;
 
-use super::activation::{Activation, Claims, Prepared};
-use super::slot::Slot;
-use super::{Builder, Key, LOADS_AT_ONCE};
+use super::activation::{Activation, Claims, Prepared, drifted};
+use super::slot::{Loaded, Slot};
+use super::{Builder, Key, LOADS_AT_ONCE, Touched};
 use crate::enabling::Selectable;
 use crate::generation::{Failure, Generation};
 
@@ -46,6 +47,8 @@ impl Builder {
             store: &self.store,
             auto_migrate: self.settings.auto_migrate,
             strict_versions: self.settings.strict_versions,
+            held: &self.held,
+            drifts: &self.drifts,
         }
     }
 
@@ -53,15 +56,29 @@ impl Builder {
     pub(super) async fn prepare(
         &mut self,
         current: &Generation,
+        touched: &Touched,
     ) -> HashMap<Key, Result<Prepared, Failure>> {
         self.enable();
-        let newest: Vec<_> = self
+        let heads = self.store.heads().await.unwrap_or_else(|error| {
+            tracing::error!(
+                "Plugin registry: the heads cannot be read: {}",
+                error.detail()
+            );
+            BTreeMap::new()
+        });
+        // Steps that a version counts on may have been taken back.
+        let moved: Vec<Key> = self
             .slots
             .iter()
-            .filter(|(_, slot)| slot.enabled)
-            .filter_map(|(key, slot)| Some((key.clone(), slot.newest()?.clone())))
+            .filter(|(_, slot)| slot.enabled && slot.has_moved(&heads))
+            .map(|(key, _)| key.clone())
             .collect();
-        if newest.is_empty() {
+        let looks_again = |slot: &Slot| slot.drifted || matches!(touched, Touched::Everything);
+        let examined = self.slots.values().any(|slot| {
+            slot.enabled
+                && (slot.newest().is_some() || (slot.active.is_some() && looks_again(slot)))
+        });
+        if !examined && moved.is_empty() {
             return HashMap::new();
         }
         let histories = self.store.histories().await;
@@ -71,6 +88,22 @@ impl Builder {
                 error.detail()
             );
         }
+        if let Ok(histories) = &histories {
+            for key in moved {
+                let Some(slot) = self.slots.get_mut(&key) else {
+                    continue;
+                };
+                slot.leave_what_was_taken_back(histories);
+            }
+        }
+        let newest: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.enabled)
+            .filter_map(|(key, slot)| Some((key.clone(), slot.newest()?.clone())))
+            .collect();
+        self.look_at_tables(&newest, histories.as_ref().ok(), touched)
+            .await;
         let (activation, histories) = (self.activation(), &histories);
         futures_util::stream::iter(newest)
             .map(|(key, loaded)| async move {
@@ -87,6 +120,62 @@ impl Builder {
             .buffer_unordered(LOADS_AT_ONCE)
             .collect()
             .await
+    }
+
+    /// Reads at which steps plugins are held, and whether the tables of those that are to serve are what their migrations
+    /// made. One that serves is looked at when everything is, and goes on with its last good version.
+    async fn look_at_tables(
+        &mut self,
+        newest: &[(Key, Loaded)],
+        histories: Option<&BTreeMap<String, Vec<AppliedMigration>>>,
+        touched: &Touched,
+    ) {
+        match self.store.held().await {
+            Ok(held) => self.held = held,
+            Err(error) => tracing::error!(
+                "Plugin registry: what is held cannot be read: {}",
+                error.detail()
+            ),
+        }
+        let Some(histories) = histories else { return };
+        let serving = self.slots.values().filter_map(|slot| {
+            let looks = slot.drifted || matches!(touched, Touched::Everything);
+            slot.active.as_ref().filter(|_| looks)
+        });
+        let names: BTreeSet<String> = newest
+            .iter()
+            .map(|(_, loaded)| loaded.plugin.definition().name.to_string())
+            .chain(serving.map(|active| active.name().to_owned()))
+            .collect();
+        let examined = names
+            .into_iter()
+            .filter_map(|name| {
+                let history = histories.get(&name)?.clone();
+                Some((name, history))
+            })
+            .collect();
+        match self.store.drifts(examined).await {
+            Ok(drifts) => self.drifts = drifts,
+            Err(error) => {
+                tracing::error!(
+                    "Plugin registry: the tables cannot be looked at: {}",
+                    error.detail()
+                );
+                return;
+            }
+        }
+        for slot in self.slots.values_mut() {
+            let looked = slot.drifted || matches!(touched, Touched::Everything);
+            let Some(active) = slot.active.as_ref().filter(|_| looked) else {
+                continue;
+            };
+            let differences = self.drifts.get(active.name());
+            slot.drifted = differences.is_some();
+            if let Some(differences) = differences {
+                let failure = drifted(differences, active.definition());
+                slot.failure = Some(Arc::new(failure));
+            }
+        }
     }
 
     /// Lets the contenders for each name serve in the order of preference, and migrates those that come through.

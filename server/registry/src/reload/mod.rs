@@ -9,14 +9,11 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use patchbay_lua::{LoadError, Sandbox, SettingsLookup};
-use patchbay_plugin::migration::plan;
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::Store;
+use patchbay_store::{Held, Store};
 
-use crate::RequestError;
 use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
-use crate::error::plugin_not_found;
 use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
 use crate::packages::Packages;
@@ -25,14 +22,15 @@ use crate::wire::{LastError, ReloadSummary};
 
 mod activation;
 mod choice;
+mod migrating;
 mod plugin_settings;
 mod report;
 mod slot;
 
-use choice::by_preference;
 use plugin_settings::settings_of;
 use slot::{Loaded, Slot, differs, fingerprint};
 
+pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
@@ -55,6 +53,10 @@ pub(crate) struct Builder {
     missing: Missing,
     /// What is wrong with the packages.
     package_problems: Vec<String>,
+    /// At which step plugins are held, as the last build found it.
+    held: BTreeMap<String, Held>,
+    /// Which plugins' tables are not what their migrations made, as the last build found it.
+    drifts: BTreeMap<String, Vec<String>>,
 }
 
 /// What to do with a place that serves and is not found any more.
@@ -113,6 +115,8 @@ impl Builder {
             slots: BTreeMap::new(),
             missing: Missing::Forget,
             package_problems: Vec::new(),
+            held: BTreeMap::new(),
+            drifts: BTreeMap::new(),
         }
     }
 
@@ -137,7 +141,7 @@ impl Builder {
         let mut problems =
             with_selectables(&self.slots, |found| self.settings.selection.problems(found));
         problems.extend(self.package_problems.iter().cloned());
-        let prepared = self.prepare(current).await;
+        let prepared = self.prepare(current, touched).await;
         self.settle(prepared, number).await;
         self.slots
             .retain(|_, slot| !slot.place.example || slot.enabled);
@@ -171,33 +175,6 @@ impl Builder {
             .filter(|place| !place.example && scan.missing_for(place).is_none())
             .collect();
         found != known || self.package_problems != scan.problems
-    }
-
-    /// Loads every plugin and runs all pending migrations of the newest version of one. Nothing else is activated.
-    pub(crate) async fn migrate(
-        &mut self,
-        name: &str,
-        by: &str,
-    ) -> Result<Vec<String>, RequestError> {
-        self.look(&Touched::Everything, 1).await;
-        self.enable();
-        let loaded = by_preference(&self.slots)
-            .filter(|(_, slot)| slot.enabled && slot.load_failure.is_none())
-            .filter_map(|(_, slot)| slot.loaded.as_ref())
-            .find(|loaded| loaded.plugin.definition().answers_to(name))
-            .ok_or_else(|| plugin_not_found(name))?;
-        let definition = loaded.plugin.definition();
-        let history = self.store.history(&definition.name).await?;
-        let plan = plan(definition, &history)
-            .map_err(|error| RequestError::Conflict(error.to_string()))?;
-        if !plan.pending.is_empty() {
-            self.store.migrate(definition, &plan, by).await?;
-        }
-        Ok(plan
-            .pending
-            .iter()
-            .map(|step| step.migration.id.to_string())
-            .collect())
     }
 
     /// Scans the plugin paths, reads what may have changed, and loads what has.

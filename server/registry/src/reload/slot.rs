@@ -1,11 +1,13 @@
 //! What is known of one place: what was read, what loads, what serves, and what changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use patchbay_lua as lua;
 use patchbay_plugin::definition::Definition;
+use patchbay_plugin::migration::AppliedMigration;
+use patchbay_plugin::name::MigrationId;
 use patchbay_plugin::platform::PluginState;
 use sha2::{Digest, Sha256};
 
@@ -45,6 +47,8 @@ pub(super) struct Slot {
     pub(super) missed: bool,
     /// Whether it serves although what it lies in was not there, so that it is read again once it is.
     pub(super) lost: bool,
+    /// Whether the table of what serves was not what its migrations made, when it was looked at last.
+    pub(super) drifted: bool,
     pub(super) since: u64,
 }
 
@@ -70,6 +74,7 @@ impl Slot {
             enabled: false,
             missed: false,
             lost: false,
+            drifted: false,
             since: 0,
         }
     }
@@ -101,6 +106,36 @@ impl Slot {
                     .as_ref()
                     .is_none_or(|active| active.fingerprint != loaded.fingerprint)
         })
+    }
+
+    /// Whether the table of what serves is at another step than the one it was built for.
+    pub(super) fn has_moved(&self, heads: &BTreeMap<String, Option<MigrationId>>) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let Some(table) = &active.table else {
+                return false;
+            };
+            heads
+                .get(active.name())
+                .is_some_and(|head| head.as_ref() != table.head())
+        })
+    }
+
+    /// What serves goes when the step it was built for was taken back: its table is not there any more. A table that has
+    /// gone on is another matter.
+    pub(super) fn leave_what_was_taken_back(
+        &mut self,
+        histories: &BTreeMap<String, Vec<AppliedMigration>>,
+    ) {
+        let taken_back = self.active.as_ref().is_some_and(|active| {
+            let head = active.table.as_ref().and_then(|table| table.head());
+            let history = histories.get(active.name());
+            head.is_some_and(|head| {
+                !history.is_some_and(|steps| steps.iter().any(|step| step.migration.id == *head))
+            })
+        });
+        if taken_back {
+            self.active = None;
+        }
     }
 
     pub(super) fn fail_load(&mut self, error: LastError) {

@@ -138,15 +138,15 @@ fn plugin_migrations_prints_each_plugins_files() {
     let said = run(&folder, &["plugin", "migrations"]).well();
     insta::assert_snapshot!(said, @"
     BigQueryDataOutput
-      0001_create_table  (derived from the fields)  reversible
+      0001_create_table  (derived from the fields)
     DatabricksDataOutput
-      0001_create_table  migrations/0001_create_table.lua  reversible
+      0001_create_table  migrations/0001_create_table.lua
     GlueDataOutput
-      0001_create_table  migrations/0001_create_table.lua  reversible
+      0001_create_table  migrations/0001_create_table.lua
     RedshiftDataOutput
-      0001_create_table  migrations/0001_create_table.lua  reversible
+      0001_create_table  migrations/0001_create_table.lua
     SnowflakeDataOutput
-      0001_create_table  migrations/0001_create_table.lua  reversible
+      0001_create_table  migrations/0001_create_table.lua
     ");
 }
 

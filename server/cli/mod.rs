@@ -6,6 +6,7 @@ mod health;
 mod leftovers;
 mod package;
 mod plugin;
+mod plugin_migrate;
 mod plugin_new;
 mod plugin_test;
 mod plugin_types;

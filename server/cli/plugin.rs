@@ -10,7 +10,7 @@ use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
 use super::leftovers::Leftovers;
 use super::package::Package;
-use super::{Common, block_on, plugin_new, plugin_test, plugin_types, say};
+use super::{Common, block_on, plugin_migrate, plugin_new, plugin_test, plugin_types, say};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -30,16 +30,9 @@ pub(super) enum Plugin {
         /// The plugin's name or an alias
         name: String,
     },
-    /// Print the migration files of each plugin
-    Migrations,
-    /// Run the migrations of a plugin that wait to be told
-    Migrate {
-        /// The plugin's name or an alias
-        name: String,
-        /// Take the version although it would refuse rows that are stored
-        #[arg(long)]
-        force: bool,
-    },
+    /// Migrations
+    #[command(flatten)]
+    Steps(plugin_migrate::Steps),
     /// Packages
     #[command(flatten)]
     Package(Package),
@@ -62,8 +55,7 @@ impl Plugin {
                 Plugin::Test(test) => test.run(&settings).await,
                 Plugin::New(new) => new.run(&settings),
                 Plugin::Docs { name } => docs(&settings, &name).await,
-                Plugin::Migrations => migrations(&settings).await,
-                Plugin::Migrate { name, force } => migrate(&settings, &name, force).await,
+                Plugin::Steps(verb) => verb.run(&settings).await,
                 Plugin::Package(verb) => verb.run(&settings).await,
                 Plugin::Leftovers(verb) => verb.run(&settings).await,
             }
@@ -95,11 +87,13 @@ pub(super) async fn scratch(settings: &Settings) -> anyhow::Result<(Store, tempf
 async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     let (registry, _folder) = load_aside(settings).await?;
     let statuses = registry.statuses().await;
+    let wrong_downs = registry.wrong_downs().await?;
     let mut failed = statuses.problems.len();
     let mut registered = 0;
     for status in &statuses.plugins {
         let name = status.plugin.as_deref().unwrap_or("(unknown)");
-        let bad = status.last_error.is_some();
+        let wrong = wrong_downs.get(&status.source);
+        let bad = status.last_error.is_some() || wrong.is_some();
         failed += usize::from(bad);
         if status.state == PluginState::Disabled && !bad {
             continue;
@@ -113,6 +107,9 @@ async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
             status.migration_file_path.as_deref().unwrap_or("-")
         ));
         for mistake in status.last_error.iter().flat_map(|error| &error.mistakes) {
+            say(format_args!("        {mistake}"));
+        }
+        for mistake in wrong.into_iter().flatten() {
             say(format_args!("        {mistake}"));
         }
         for warning in &status.warnings {
@@ -138,50 +135,5 @@ async fn docs(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
         .reference(name)
         .map_err(|error| anyhow::anyhow!("{error}; `patchbay plugin check` lists the plugins"))?;
     say(format_args!("{}", page.trim_end()));
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn migrations(settings: &Settings) -> anyhow::Result<ExitCode> {
-    let (registry, _folder) = load_aside(settings).await?;
-    let all = registry
-        .migrations()
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
-    for (plugin, migrations) in &all.migrations {
-        say(format_args!("{plugin}"));
-        for migration in migrations {
-            let path = migration
-                .path
-                .as_deref()
-                .unwrap_or("(derived from the fields)");
-            say(format_args!("  {}  {path}", migration.id));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn migrate(settings: &Settings, name: &str, force: bool) -> anyhow::Result<ExitCode> {
-    // A running server notices the write and takes the new version in.
-    let store = Store::open(settings.store(false)?).await?;
-    let sandbox = Sandbox::new(settings.limits());
-    let shipped = embedded::plugins();
-    let run = Registry::migrate(
-        settings.registry(),
-        store.clone(),
-        sandbox,
-        shipped,
-        name,
-        "local",
-        force,
-    )
-    .await
-    .map_err(|error| anyhow::anyhow!("{error}"))?;
-    for id in &run {
-        say(format_args!("{id} applied"));
-    }
-    if run.is_empty() {
-        say(format_args!("nothing to migrate"));
-    }
-    store.close().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -138,15 +138,15 @@ fn plugin_migrations_prints_each_plugins_files() {
     let said = run(&folder, &["plugin", "migrations"]).well();
     insta::assert_snapshot!(said, @"
     BigQueryDataOutput
-      0001_create_table  (derived from the fields)
+      0001_create_table  (derived from the fields)  reversible
     DatabricksDataOutput
-      0001_create_table  migrations/0001_create_table.lua
+      0001_create_table  migrations/0001_create_table.lua  reversible
     GlueDataOutput
-      0001_create_table  migrations/0001_create_table.lua
+      0001_create_table  migrations/0001_create_table.lua  reversible
     RedshiftDataOutput
-      0001_create_table  migrations/0001_create_table.lua
+      0001_create_table  migrations/0001_create_table.lua  reversible
     SnowflakeDataOutput
-      0001_create_table  migrations/0001_create_table.lua
+      0001_create_table  migrations/0001_create_table.lua  reversible
     ");
 }
 

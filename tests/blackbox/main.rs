@@ -18,7 +18,7 @@
 //! | `reload_load` | the same under load |
 //! | `reload_files` | the ways in which files change |
 //! | `reload_migrations` | tables that change with their plugins |
-//! | `rows` | stored rows when their plugin changes: checked, carried over, or only shown |
+//! | `migrations` | steps run, taken back, shown and written by the command line; tables that somebody else changes |
 //! | `last_good` | what serves is given up only for something better |
 //! | `hostile` | plugins that misbehave |
 //! | `packages` | plugins that are installed, pinned and taken out |
@@ -60,6 +60,7 @@ mod kills;
 mod last_good;
 mod links;
 mod listing;
+mod migrations;
 mod openapi;
 mod package_archives;
 mod packages;
@@ -69,7 +70,6 @@ mod reload_files;
 mod reload_load;
 mod reload_migrations;
 mod rendering;
-mod rows;
 mod servers;
 mod specs;
 mod world;

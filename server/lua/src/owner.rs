@@ -19,11 +19,10 @@ use crate::clock;
 use crate::db::unavailable;
 use crate::error::{HookError, Report, Stage};
 use crate::explain::explain;
-use crate::hooks::{Failure, Normalised, reader_of};
+use crate::hooks::{Failure, reader_of};
 use crate::load::{self, over_memory, over_time};
 use crate::log::PluginLog;
 use crate::queue::{Call, Next, Refused, Reply, Request, Shared, lock};
-use crate::rows;
 use crate::running::{Over, Running};
 use crate::spec::SpecRun;
 use crate::thread::Local;
@@ -49,7 +48,7 @@ struct Ended {
     outcome: Outcome,
 }
 
-pub(crate) enum Outcome {
+enum Outcome {
     /// Its answer.
     Answer(Reply),
     /// It ran into a limit, and the VM goes with it.
@@ -57,7 +56,7 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Clone)]
-pub(crate) struct Spoilt {
+struct Spoilt {
     error: HookError,
     /// Whether another call may be the one that is to blame.
     doubtful: bool,
@@ -408,13 +407,6 @@ impl Owner {
 
     /// Answers a call whose VM is gone. One that asks for many goes on after the one that failed.
     fn refuse(&self, call: &Arc<Call>, error: HookError) {
-        if let Request::Rows(rows) = &call.request {
-            match rows::refused(rows, call, error) {
-                Some(reply) => call.answer(reply),
-                None => self.shared.again(self.owner, call),
-            }
-            return;
-        }
         let Request::Render(items) = &call.request else {
             call.answer(Reply::Refused(Refused::Error(error)));
             return;
@@ -441,7 +433,6 @@ async fn run(vm: Rc<Vm>, shared: Arc<Shared>, local: Rc<Local>, call: Arc<Call>)
         (Request::Spec(run), _) => run_spec(&vm, &shared, &local, &call, *run).await,
         (_, None) => Outcome::Answer(Reply::Refused(Refused::Error(HookError::Closed))),
         (Request::Render(_), Some(facts)) => render(&vm, &shared, &local, &call, facts).await,
-        (Request::Rows(_), Some(facts)) => rows::judge(&vm, &shared, &local, &call, facts).await,
         (_, Some(facts)) => call_hook(&vm, &shared, &local, &call, facts).await,
     };
     Ended { call, outcome }
@@ -503,26 +494,18 @@ async fn call_hook(
     let reader = match &call.request {
         Request::Form(reader) => Some(reader.clone()),
         Request::Normalize(hook) | Request::Validate(hook) | Request::Url(hook) => reader_of(hook),
-        Request::Load | Request::Spec(_) | Request::Render(_) | Request::Rows(_) => None,
+        Request::Load | Request::Spec(_) | Request::Render(_) => None,
     };
     let running = vm.begin(call.request.hook(), reader);
     let answered = timed(vm, shared, local, call, &running, async {
         Ok(match &call.request {
             Request::Form(_) => Reply::Form(vm.form(&running, facts).await?),
             Request::Normalize(hook) => {
-                let (values, context) = (&hook.values, &hook.context);
-                let normalised = vm.normalize(&running, facts, values, context).await?;
-                Reply::Normalized(normalised.map(|normalised| match normalised {
-                    Normalised::Same => values.clone(),
-                    Normalised::To(values) => values,
-                }))
+                Reply::Normalized(vm.normalize(&running, facts, hook).await?)
             }
-            Request::Validate(hook) => {
-                let (values, context) = (&hook.values, &hook.context);
-                Reply::Validated(vm.validate(&running, facts, values, context).await?)
-            }
+            Request::Validate(hook) => Reply::Validated(vm.validate(&running, facts, hook).await?),
             Request::Url(hook) => Reply::Link(vm.url(&running, facts, hook).await?),
-            Request::Load | Request::Spec(_) | Request::Render(_) | Request::Rows(_) => {
+            Request::Load | Request::Spec(_) | Request::Render(_) => {
                 Reply::Refused(Refused::Error(HookError::Closed))
             }
         })
@@ -569,11 +552,7 @@ async fn render(
 }
 
 /// What a failure means: an answer, or the end of the VM.
-pub(crate) fn refusal(
-    failure: Failure,
-    running: &Running,
-    shared: &Shared,
-) -> Result<Refused, Spoilt> {
+fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refused, Spoilt> {
     let source = &shared.source;
     let limits = &shared.limits;
     let report = |message: String| {
@@ -619,7 +598,7 @@ pub(crate) fn refusal(
 }
 
 /// Polls a call under its deadline, its wall clock and the watchdog's eyes. None when the wall clock ran out.
-pub(crate) async fn timed<T>(
+async fn timed<T>(
     vm: &Rc<Vm>,
     shared: &Arc<Shared>,
     local: &Rc<Local>,

@@ -12,12 +12,11 @@ use std::time::Instant;
 use patchbay_plugin::Map;
 use tokio::sync::oneshot;
 
-use crate::call::{CatalogueReader, HookCall, RenderCall, RowsCall};
+use crate::call::{CatalogueReader, HookCall, RenderCall};
 use crate::error::{FieldError, HookError, Report};
 use crate::hooks::{Link, RawForm};
 use crate::limits::Limits;
 use crate::load::{Failed, Loaded};
-use crate::rows::Judged;
 use crate::source::Source;
 use crate::spec::{SpecHost, SpecReply, SpecRun};
 use crate::vm::Facts;
@@ -31,7 +30,6 @@ pub(crate) enum Request {
     Validate(HookCall),
     Render(Vec<RenderCall>),
     Url(HookCall),
-    Rows(RowsCall),
     Spec(SpecRun),
 }
 
@@ -39,7 +37,7 @@ impl Request {
     /// The hook that answers it.
     pub(crate) fn hook(&self) -> Option<&'static str> {
         match self {
-            Request::Load | Request::Spec(_) | Request::Rows(_) => None,
+            Request::Load | Request::Spec(_) => None,
             Request::Form(_) => Some("ui_metadata"),
             Request::Normalize(_) => Some("normalize"),
             Request::Validate(_) => Some("validate"),
@@ -63,8 +61,6 @@ pub(crate) enum Reply {
     Validated(Vec<FieldError>),
     Rendered(Vec<Result<String, Refused>>),
     Link(Link),
-    /// As many as there was time for.
-    Judged(Vec<Judged>),
     Spec(SpecReply),
     Refused(Refused),
 }
@@ -79,8 +75,6 @@ pub(crate) struct Call {
     pub(crate) moved: AtomicBool,
     /// The answers so far, of a call that asks for many.
     pub(crate) rendered: Mutex<Vec<Result<String, Refused>>>,
-    /// The same, of a call that asks for many rows to be judged.
-    pub(crate) judged: Mutex<Vec<Judged>>,
     reply: Mutex<Option<oneshot::Sender<Reply>>>,
 }
 
@@ -93,7 +87,6 @@ impl Call {
             alone: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             rendered: Mutex::default(),
-            judged: Mutex::default(),
             reply: Mutex::new(Some(sender)),
         });
         (call, receiver)

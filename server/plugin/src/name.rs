@@ -138,6 +138,13 @@ name_type!(
     check_migration_id
 );
 
+impl MigrationId {
+    /// The number it begins with.
+    pub fn number(&self) -> u32 {
+        self.as_str()[..4].parse().unwrap_or(0)
+    }
+}
+
 fn check_plugin_name(text: &str) -> Result<(), String> {
     let shape = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.len() <= 64

@@ -171,7 +171,6 @@ pub(crate) fn last_error(
         at: OffsetDateTime::now_utc(),
         version: version.map(str::to_owned),
         mistakes: reports.iter().map(ToString::to_string).collect(),
-        rows: None,
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `pause` | how long to wait before something that failed in passing is tried again |
 //! | `form` | forms, computed once and kept until what they were computed from changes |
 //! | `plugins` | answers about plugins: list, form, tiles, links, details, status |
+//! | `proofs` | which migrations are proved to be undone by their `down` |
 //! | `configurations` | reading configurations, their history and their export |
 //! | `writing` | creating, changing and deleting them |
 //! | `admission` | what a client sent, brought into the form in which it is stored, or only tried |
@@ -46,11 +47,13 @@ mod form;
 mod generation;
 mod pause;
 mod plugins;
+mod proofs;
 mod reload;
 mod render;
 mod watch;
 mod writing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,6 +67,7 @@ use tokio::sync::{Mutex, watch as channel};
 use crate::cluster::Identity;
 use crate::generation::Generation;
 use crate::pause::Pause;
+use crate::proofs::Proofs;
 use crate::reload::{Builder, Built, Missing, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
@@ -71,6 +75,8 @@ use crate::wire::ReloadSummary;
 pub use crate::cluster::Membership;
 pub use crate::discovery::{SpecFolder, find_specs, read_spec};
 pub use crate::error::RequestError;
+pub use crate::proofs::wrong_downs;
+pub use crate::reload::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub use patchbay_store::ConfigurationQuery;
 
 /// What kept answers depend on. An answer that was computed after a stamp was taken is right while the stamp is.
@@ -120,6 +126,8 @@ struct Inner {
     counters: Counters,
     /// How this server is called in the cluster.
     identity: Identity,
+    /// Which migrations were tried up and down, and what came of it.
+    proofs: Proofs,
 }
 
 #[derive(Default)]
@@ -163,6 +171,7 @@ impl Registry {
                 row_readers: ArcSwap::default(),
                 counters: Counters::default(),
                 identity: Identity::default(),
+                proofs: Proofs::default(),
             }),
         };
         registry.rebuild(&Touched::Everything).await;
@@ -174,36 +183,76 @@ impl Registry {
         self.rebuild(&Touched::Everything).await
     }
 
-    /// As [`reload`](Registry::reload), and has the newest version of one plugin serve whatever it says of the rows.
+    /// Brings the migrations of one plugin's newest version to the step that is asked for: up, those that destroy
+    /// included, or back. Beside a running server, which notices; no other plugin is touched.
     ///
     /// # Errors
-    /// `NotFound` when no plugin of that name or alias was found; the paths were read all the same.
-    pub async fn reload_forced(&self, plugin: &str) -> Result<ReloadSummary, RequestError> {
-        let mut builder = self.inner.builder.lock().await;
-        let before = self.current();
-        let (built, found) = builder.build_forced(&before, plugin).await;
-        let (summary, _) = self.swap(&before, built);
-        found.map(|()| summary)
-    }
-
-    /// Runs the migrations of one plugin's newest version that wait to be told, those that destroy included, and gives
-    /// their ids. Beside a running server, which notices; no other plugin is touched.
-    ///
-    /// # Errors
-    /// `NotFound` when no enabled plugin that loads has that name; `Conflict` when its steps cannot run, or when it would
-    /// refuse rows that are stored; with `force` it may refuse them.
+    /// `NotFound` when no enabled plugin that loads has that name; `Conflict` when the steps cannot run or be taken back,
+    /// with what to do.
     pub async fn migrate(
         settings: RegistrySettings,
         store: Store,
         sandbox: Sandbox,
         shipped: Shipped,
-        plugin: &str,
-        by: &str,
-        force: bool,
-    ) -> Result<Vec<String>, RequestError> {
+        order: &MigrationOrder,
+    ) -> Result<Migrated, RequestError> {
         Builder::new(settings, shipped, store, sandbox)
-            .migrate(plugin, by, force)
+            .migrate(order)
             .await
+    }
+
+    /// The steps that [`Registry::migrate`] would run or take back, with their SQL for both databases. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Registry::migrate`] that show without running anything.
+    pub async fn preview_migration(
+        settings: RegistrySettings,
+        store: Store,
+        sandbox: Sandbox,
+        shipped: Shipped,
+        order: &MigrationOrder,
+    ) -> Result<Vec<StepPreview>, RequestError> {
+        Builder::new(settings, shipped, store, sandbox)
+            .preview(order)
+            .await
+    }
+
+    /// The migration that makes a plugin's table fit its fields, to be written into its folder; none when nothing is
+    /// different and no `empty` one is wanted.
+    ///
+    /// # Errors
+    /// `NotFound` when no enabled plugin that loads has that name; `Conflict` when there can be none, with the reason.
+    pub async fn next_migration(
+        settings: RegistrySettings,
+        store: Store,
+        sandbox: Sandbox,
+        shipped: Shipped,
+        plugin: &str,
+        slug: Option<&str>,
+        empty: bool,
+    ) -> Result<Option<WrittenMigration>, RequestError> {
+        Builder::new(settings, shipped, store, sandbox)
+            .next_migration(plugin, slug, empty)
+            .await
+    }
+
+    /// Which written `down`s of the plugins found do not do what they are for, by the place of the plugin.
+    ///
+    /// # Errors
+    /// `Internal` when the trial itself breaks.
+    pub async fn wrong_downs(&self) -> Result<BTreeMap<String, Vec<String>>, RequestError> {
+        let generation = self.current();
+        let work = move || {
+            let loaded = generation.findings.iter().filter_map(|finding| {
+                let definition = finding.definition.as_ref()?;
+                let wrong = wrong_downs(definition);
+                (!wrong.is_empty()).then(|| (finding.place.label(), wrong))
+            });
+            loaded.collect()
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| RequestError::Internal(error.to_string()))
     }
 
     /// The number of the generation that serves.
@@ -278,18 +327,12 @@ impl Registry {
     async fn rebuild_with(&self, touched: &Touched, missing: Missing) -> (ReloadSummary, bool) {
         let mut builder = self.inner.builder.lock().await;
         let before = self.current();
-        let built = builder.build(&before, touched, missing).await;
-        self.swap(&before, built)
-    }
-
-    /// Swaps what was built in. The builder is still held, so that generations come in their order.
-    fn swap(&self, before: &Generation, built: Built) -> (ReloadSummary, bool) {
         let Built {
             next,
             summary,
             failing_in_passing,
             missing,
-        } = built;
+        } = builder.build(&before, touched, missing).await;
         let counters = &self.inner.counters;
         counters.reloads.fetch_add(1, Ordering::Relaxed);
         if !summary.failed.is_empty() {
@@ -300,7 +343,7 @@ impl Registry {
             self.note_row_readers(&next);
             self.inner.current.store(next.clone());
             self.inner.swapped.send_replace(next.number);
-            log_generation(before, &next);
+            log_generation(&before, &next);
             for entry in &next.entries {
                 self.retry_form(&entry.active);
             }

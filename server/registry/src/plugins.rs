@@ -1,13 +1,15 @@
 //! Answers about plugins: the list, forms, tiles, links, details and status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use patchbay_lua::{HookCall, HookContext, UrlError};
 use patchbay_plugin::configuration::DataProduct;
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::migration::plan;
+use patchbay_plugin::migration::{AppliedMigration, PendingMigration, plan};
 use patchbay_plugin::platform::{PluginMeta, PluginState, TileSource, tiles};
 use patchbay_plugin::reference::reference;
 use patchbay_plugin::schema::configuration_schema;
@@ -18,11 +20,19 @@ use uuid::Uuid;
 use crate::error::plugin_not_found;
 use crate::form::{KeptForm, Reader, hook_failure};
 use crate::generation::{ActivePlugin, Entry, Finding, Generation};
+use crate::proofs::PATIENCE;
 use crate::wire::{
     LastError, MigrationView, PlatformTiles, PluginDetails, PluginList, PluginMigrations,
     PluginStatus, PluginStatuses, PluginUrl, migration_views,
 };
 use crate::{Registry, RequestError};
+
+/// The steps of a plugin: its newest definition, what has run, and what is pending.
+type Steps = (
+    Option<Arc<Definition>>,
+    Vec<AppliedMigration>,
+    Vec<PendingMigration>,
+);
 
 impl Registry {
     /// Every enabled plugin, unconfigured and failed forms included, ordered by platform key.
@@ -165,6 +175,12 @@ impl Registry {
         let pending = plan(newest, &history)
             .map(|plan| plan.pending)
             .unwrap_or_default();
+        let steps = (Some(newest.clone()), history, pending);
+        let migrations = self
+            .migration_steps(vec![steps])
+            .await?
+            .pop()
+            .unwrap_or_default();
         Ok(PluginDetails {
             meta,
             aliases: definition.aliases.iter().map(ToString::to_string).collect(),
@@ -179,7 +195,7 @@ impl Registry {
                 })
                 .collect(),
             table: definition.table.as_ref().map(ToString::to_string),
-            migrations: migration_views(&history, &pending),
+            migrations,
             last_error: error,
             warnings: finding.warnings.clone(),
         })
@@ -199,9 +215,9 @@ impl Registry {
     pub async fn migrations(&self) -> Result<PluginMigrations, RequestError> {
         let generation = self.current();
         let histories = self.store().histories().await?;
-        let mut migrations: std::collections::BTreeMap<String, Vec<MigrationView>> = histories
+        let mut steps: BTreeMap<String, Steps> = histories
             .iter()
-            .map(|(plugin, history)| (plugin.clone(), migration_views(history, &[])))
+            .map(|(plugin, history)| (plugin.clone(), (None, history.clone(), Vec::new())))
             .collect();
         // Of several places of one name the one that serves speaks for it, else the one that would.
         let mut findings: Vec<&Finding> = generation.findings.iter().collect();
@@ -216,10 +232,37 @@ impl Registry {
             }
             let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
             if let Ok(plan) = plan(definition, history) {
-                migrations.insert(name.to_owned(), migration_views(history, &plan.pending));
+                let known = (Some(definition.clone()), history.to_vec(), plan.pending);
+                steps.insert(name.to_owned(), known);
             }
         }
-        Ok(PluginMigrations { migrations })
+        let (names, steps): (Vec<String>, Vec<Steps>) = steps.into_iter().unzip();
+        let views = self.migration_steps(steps).await?;
+        Ok(PluginMigrations {
+            migrations: names.into_iter().zip(views).collect(),
+        })
+    }
+
+    /// Migrations as answers show them, with what is proved of each. What is not yet is tried for a while, away from the
+    /// threads that serve.
+    async fn migration_steps(
+        &self,
+        plugins: Vec<Steps>,
+    ) -> Result<Vec<Vec<MigrationView>>, RequestError> {
+        let proofs = self.inner.proofs.clone();
+        let work = move || {
+            let deadline = Instant::now() + PATIENCE;
+            plugins
+                .into_iter()
+                .map(|(definition, history, pending)| {
+                    let claims = proofs.claims(definition.as_deref(), &history, &pending, deadline);
+                    migration_views(&history, &pending, claims)
+                })
+                .collect()
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| RequestError::Internal(error.to_string()))
     }
 
     /// The JSON Schema of a plugin's configuration.

@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::proofs::Claim;
+
 pub use crate::cluster::wire::{
     ClusterGeneration, ClusterServer, ClusterView, Lag, PluginDifference, ServerPlugin,
     ServerState, ServerTrouble,
@@ -49,8 +51,8 @@ pub struct AccessPath {
 /// What went wrong last with a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LastError {
-    /// Where on the way from file to answer: `read`, `package`, `parse`, `load`, `definition`, `settings`, `requires`,
-    /// `version`, `migration`, `collision`, `plan`, `rows`, `older`, `store`, `hook`.
+    /// Where on the way from file to answer: `read`, `package`, `parse`, `load`, `definition`, `settings`, `migration`,
+    /// `collision`, `drift`, `plan`, `store`, `hook`.
     pub stage: String,
     /// The hook, when it was one.
     pub hook: Option<String>,
@@ -67,76 +69,6 @@ pub struct LastError {
     pub version: Option<String>,
     /// Every mistake, when there are several.
     pub mistakes: Vec<String>,
-    /// The stored configurations that the version would refuse, when that is what is wrong.
-    pub rows: Option<RowCheck>,
-}
-
-/// What was found when a version was tried on the configurations that are stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct RowCheck {
-    /// How many would be refused that were accepted until now.
-    pub refused: u64,
-    /// How many were looked at. When there was no time for all, they are spread over all.
-    pub checked: u64,
-    /// How many there are.
-    pub total: u64,
-    /// The first of those that would be refused.
-    pub rows: Vec<RefusedRow>,
-}
-
-/// A stored configuration that a version would refuse.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct RefusedRow {
-    /// Its id.
-    pub id: Uuid,
-    /// The field, where it is one.
-    pub field: Option<String>,
-    /// Why.
-    pub message: String,
-}
-
-impl RowCheck {
-    /// How many of how many were looked at, in words.
-    pub(crate) fn extent(&self) -> String {
-        match self.checked == self.total {
-            true => format!("checked all {}", grouped(self.total)),
-            false => format!(
-                "checked {} of {}, spread over all",
-                grouped(self.checked),
-                grouped(self.total)
-            ),
-        }
-    }
-
-    /// The rows, a line each, and how many are left out.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .rows
-            .iter()
-            .map(|row| match &row.field {
-                Some(field) => format!("{}: {field}: {}", row.id, row.message),
-                None => format!("{}: {}", row.id, row.message),
-            })
-            .collect();
-        let left_out = self.refused - (self.rows.len() as u64).min(self.refused);
-        if left_out > 0 {
-            lines.push(format!("and {} more", grouped(left_out)));
-        }
-        lines
-    }
-}
-
-/// A number as people read it: `1,000,000`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 impl LastError {
@@ -151,7 +83,6 @@ impl LastError {
             line: None,
             at: OffsetDateTime::now_utc(),
             version,
-            rows: None,
         }
     }
 }
@@ -206,12 +137,17 @@ pub struct MigrationView {
     pub applied_at: Option<OffsetDateTime>,
     /// Who had it run.
     pub applied_by: Option<String>,
+    /// Whether it was proved, on a scratch database, that going down from it and up again changes nothing.
+    pub reversible: bool,
+    /// Why it is not, or that it is not proved yet.
+    pub reversible_reason: Option<String>,
 }
 
-/// The history and what is pending, as answers show them.
+/// The history and what is pending, as answers show them. `claims` says of each whether it is reversible.
 pub(crate) fn migration_views(
     history: &[AppliedMigration],
     pending: &[PendingMigration],
+    claims: Vec<Claim>,
 ) -> Vec<MigrationView> {
     let applied = history.iter().map(|step| MigrationView {
         id: step.migration.id.to_string(),
@@ -225,6 +161,8 @@ pub(crate) fn migration_views(
         checksum: step.checksum.clone(),
         applied_at: Some(step.applied_at),
         applied_by: Some(step.applied_by.clone()),
+        reversible: false,
+        reversible_reason: None,
     });
     let pending = pending.iter().map(|step| MigrationView {
         id: step.migration.id.to_string(),
@@ -233,8 +171,18 @@ pub(crate) fn migration_views(
         checksum: step.migration.checksum(),
         applied_at: None,
         applied_by: None,
+        reversible: false,
+        reversible_reason: None,
     });
-    applied.chain(pending).collect()
+    applied
+        .chain(pending)
+        .zip(claims)
+        .map(|(view, claim)| MigrationView {
+            reversible: claim.reversible,
+            reversible_reason: claim.reason,
+            ..view
+        })
+        .collect()
 }
 
 /// The migrations of every plugin.

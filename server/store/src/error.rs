@@ -99,6 +99,12 @@ pub enum StoreError {
         /// Why, in the database's words.
         reason: String,
     },
+    /// Values would be lost; nothing has run.
+    #[error("values would be lost: {}", .0.join("; "))]
+    Loses(Vec<String>),
+    /// A plugin's tables are not what its steps have made; nothing has run.
+    #[error("the tables are not what the migrations made: {}", .0.join("; "))]
+    Drift(Vec<String>),
     /// What was to be written cannot be stored, or a cursor is none of ours.
     #[error("{0}")]
     Invalid(String),

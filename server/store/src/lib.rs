@@ -7,8 +7,9 @@
 //! | [`render`] | operations of a migration as SQL, without a connection |
 //! | `catalogue` | platforms, services and environments: rows, snapshot, writes, and the file that is applied to them |
 //! | `data_product` | the owners of configurations |
-//! | `plugin` | applied definitions, histories, the run of migrations, the register of tables |
-//! | `configuration` | stored configurations, their pages, their revisions; the rows that a plugin owns, read and carried over |
+//! | `plugin` | applied definitions, histories, the run of migrations up and down, the register of tables, drift |
+//! | [`proof`] | whether a step is undone by its `down`: tried on a scratch database |
+//! | `configuration` | stored configurations, their pages, and their revisions |
 //! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
 //! | `copy` | a database copied into another |
 //! | `shape` | a plugin's table as its fields see it, and the statements over it |
@@ -56,6 +57,7 @@ mod lock;
 mod page;
 mod plugin;
 mod postgres;
+pub mod proof;
 mod queue;
 pub mod render;
 mod schema;
@@ -78,12 +80,12 @@ pub use catalogue::{
     CatalogueChange, EnvironmentConfigurationDraft, EnvironmentDraft, ServiceDraft,
 };
 pub use cluster::{ClusterState, GONE_AFTER, PluginSet, RunningServer, ServerReport};
-pub use configuration::{Carried, ConfigurationQuery, OwnRow, OwnRows};
+pub use configuration::ConfigurationQuery;
 pub use copy::{Copied, CopyError, CopyEvent, copy};
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
 pub use page::{MAX_PAGE, Page};
-pub use plugin::{Applied, AppliedDefinition, AppliedMark, Applying, PluginTable};
+pub use plugin::{AppliedDefinition, Held, PluginTable, fields_of};
 pub use session::Dialect;
 pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
 

@@ -10,12 +10,13 @@
 
 use patchbay_plugin::migration::{Column, ColumnType, Operation, Table as Shape, Tables};
 use sea_query::{
-    ColumnDef, Expr, ExprTrait, ForeignKey, ForeignKeyAction, Func, Index, PostgresQueryBuilder,
-    Query, QueryStatementWriter, SchemaStatementBuilder, SqliteQueryBuilder, Table,
+    Asterisk, ColumnDef, Expr, ExprTrait, ForeignKey, ForeignKeyAction, Func, Index,
+    PostgresQueryBuilder, Query, QueryStatementWriter, SchemaStatementBuilder, SqliteQueryBuilder,
+    Table,
 };
 use serde_json::Value as Json;
 
-use crate::session::Dialect;
+use crate::session::{Dialect, Statement};
 
 /// What a table is called while it is rebuilt. No plugin's table can have that name, because of the space.
 const REBUILT: &str = "patchbay rebuild";
@@ -95,6 +96,49 @@ pub fn render(operation: &Operation, tables: &Tables, dialect: Dialect) -> Vec<S
 /// Whether the operation rebuilds a table, and so must run in a transaction that was begun with foreign keys off.
 pub fn needs_rebuild(operation: &Operation, dialect: Dialect) -> bool {
     dialect == Dialect::Sqlite && matches!(operation, Operation::AlterColumn { .. })
+}
+
+/// What a column of a type is in the database.
+pub(crate) fn type_word(kind: ColumnType, dialect: Dialect) -> &'static str {
+    Renderer { dialect }.type_of(kind)
+}
+
+/// The statement that counts the rows of which an operation loses something, and what is lost, in words; none for an
+/// operation that loses nothing. A column that is changed in place may lose what its values were, so all rows count.
+pub(crate) fn lost(
+    operation: &Operation,
+    tables: &Tables,
+    dialect: Dialect,
+) -> Option<(Statement, String)> {
+    let renderer = Renderer { dialect };
+    let shape = tables.0.get(operation.table())?;
+    let name = operation.table().as_str();
+    let mut count = Query::select();
+    count
+        .expr(Func::count(Expr::col(Asterisk)))
+        .from(name.to_owned());
+    let what = match operation {
+        Operation::DropTable { .. } => format!("all of {name}"),
+        Operation::DropColumn { column, .. } => {
+            let old = shape.columns.get(column)?;
+            let cell = || Expr::col(column.clone());
+            count.and_where(match &old.default {
+                None => cell().is_not_null(),
+                Some(default) => cell().is_null().or(renderer
+                    .comparable(cell(), old.kind)
+                    .ne(literal(old.kind, default))),
+            });
+            format!("the values of {name}.{column}")
+        }
+        Operation::AlterColumn { column, .. } if !operation.expands(tables) => format!(
+            "what {name}.{} was before it becomes {}",
+            column.name,
+            column.kind.word()
+        ),
+        _ => return None,
+    };
+    let sql = renderer.query(&count);
+    Some((Statement { sql: sql.into() }, what))
 }
 
 struct Renderer {

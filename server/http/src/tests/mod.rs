@@ -80,7 +80,6 @@ pub(super) async fn fixture(settings: HttpSettings) -> Fixture {
     let url = DatabaseUrl::Sqlite(dir.path().join("patchbay.db"));
     let store = Store::open(StoreSettings::new(url)).await.expect("a store");
     let registry = RegistrySettings {
-        row_check: std::time::Duration::from_secs(2),
         plugin_paths: vec![plugins],
         packages: dir.path().join("packages"),
         selection: Default::default(),

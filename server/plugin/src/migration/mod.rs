@@ -12,16 +12,20 @@ use sha2::{Digest, Sha256};
 use crate::field::{Field, FieldKind};
 use crate::name::{MigrationId, TableName};
 
-mod carry;
+mod fit;
+pub mod lua;
 mod plan;
 mod read;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod way;
 
-pub use plan::{AppliedMigration, Origin, PendingMigration, Plan, PlanError, plan};
+pub use fit::{NextStep, next_step};
+pub use plan::{AppliedMigration, Origin, PendingMigration, Plan, PlanError, plan, written_tables};
 pub use read::read_operations;
 pub use tables::{Table, Tables, derive_down};
+pub use way::{StepBack, WayBack, WayError, down_of, find_step, way_back};
 
 /// The table that every plugin table refers to.
 pub const BASE_TABLE: &str = "data_output_configurations";

@@ -59,7 +59,7 @@ pub struct PendingMigration {
     pub migration: Migration,
     /// How it came about.
     pub origin: Origin,
-    /// Whether it only adds, so that it may run by itself.
+    /// Whether it only adds, or changes only what is made with it, so that it may run by itself.
     pub expands: bool,
 }
 
@@ -79,14 +79,20 @@ pub struct Plan {
 pub enum PlanError {
     /// An applied step was edited.
     #[error(
-        "the migration {id} was changed after it was applied; restore it and write a new migration for the change"
+        "the migration {id} was changed after it was applied: {difference}; restore it and write a new migration for the \
+         change"
     )]
     Edited {
         /// The step.
         id: MigrationId,
+        /// The first operation that is another one now.
+        difference: String,
     },
     /// An applied step is gone.
-    #[error("the migration {id} was applied but is no longer there; restore its file")]
+    #[error(
+        "the migration {id} was applied but is no longer there; restore its file, or take the step back with \
+         `patchbay plugin migrate NAME --to …`"
+    )]
     Gone {
         /// The step.
         id: MigrationId,
@@ -124,48 +130,8 @@ pub enum PlanError {
 /// Written steps that have not run come first; then what can be derived from the fields: the table itself, a column for
 /// a new field, a column that may now be null. A removal or narrowing needs a written step.
 pub fn plan(definition: &Definition, applied: &[AppliedMigration]) -> Result<Plan, PlanError> {
-    let mut plan = Plan::default();
-    for step in applied {
-        let written = definition
-            .migrations
-            .iter()
-            .find(|migration| migration.id == step.migration.id);
-        match written {
-            Some(migration) if migration.checksum() != step.checksum => {
-                return Err(PlanError::Edited {
-                    id: step.migration.id.clone(),
-                });
-            }
-            None if step.origin != Origin::Derived => {
-                return Err(PlanError::Gone {
-                    id: step.migration.id.clone(),
-                });
-            }
-            _ => {}
-        }
-        if step.origin != Origin::Baseline {
-            apply_all(&mut plan.tables, &step.migration.id, &step.migration.up)?;
-        }
-        plan.head = Some(step.migration.id.clone());
-    }
-    let last_written = applied
-        .iter()
-        .filter(|step| step.origin != Origin::Derived)
-        .map(|step| &step.migration.id)
-        .max();
-    let new: Vec<&Migration> = definition
-        .migrations
-        .iter()
-        .filter(|migration| !applied.iter().any(|step| step.migration.id == migration.id))
-        .collect();
-    if let (Some(head), Some(first)) = (last_written, new.first())
-        && first.id < *head
-    {
-        return Err(PlanError::OutOfOrder {
-            id: first.id.clone(),
-            head: head.clone(),
-        });
-    }
+    let mut plan = follow(definition, applied)?;
+    let new = new_steps(definition, applied)?;
     let creates = |table: &TableName| {
         new.iter()
             .flat_map(|migration| &migration.up)
@@ -186,12 +152,13 @@ pub fn plan(definition: &Definition, applied: &[AppliedMigration]) -> Result<Pla
             Operation::CreateTable { table, columns },
         )?;
     }
+    let made = plan.tables.clone();
     for migration in new {
         let main_only = migration
             .up
             .iter()
             .all(|operation| Some(operation.table()) == definition.table.as_ref());
-        if from_fields.is_some() && main_only {
+        if (from_fields.is_some() && main_only) || adopts(migration, applied, &made) {
             plan.head = Some(migration.id.clone());
             plan.pending.push(PendingMigration {
                 migration: migration.clone(),
@@ -205,13 +172,138 @@ pub fn plan(definition: &Definition, applied: &[AppliedMigration]) -> Result<Pla
         plan.pending.push(PendingMigration {
             migration: migration.clone(),
             origin: Origin::Written,
-            expands,
+            // Where nothing was applied before, there is nothing to lose, and no server that reads the table.
+            expands: expands || applied.is_empty(),
         });
     }
     if let Some(table) = &definition.table {
         derive_columns(&mut plan, definition, table)?;
     }
     Ok(plan)
+}
+
+/// The tables that the history and the written steps after it make, before anything is derived from the fields.
+pub fn written_tables(
+    definition: &Definition,
+    applied: &[AppliedMigration],
+) -> Result<Tables, PlanError> {
+    let mut tables = follow(definition, applied)?.tables;
+    let made = tables.clone();
+    for migration in new_steps(definition, applied)? {
+        if !adopts(migration, applied, &made) {
+            apply_all(&mut tables, &migration.id, &migration.up)?;
+        }
+    }
+    Ok(tables)
+}
+
+/// Follows the history, and checks that the definition still has what was applied.
+fn follow(definition: &Definition, applied: &[AppliedMigration]) -> Result<Plan, PlanError> {
+    let mut plan = Plan::default();
+    let mut taken_over = Vec::new();
+    for step in applied {
+        let written = definition
+            .migrations
+            .iter()
+            .find(|migration| migration.id == step.migration.id);
+        match written {
+            Some(migration) if migration.checksum() == step.checksum => {}
+            Some(migration) if step.origin == Origin::Derived => taken_over.push((step, migration)),
+            Some(migration) => return Err(edited(step, migration)),
+            None if step.origin != Origin::Derived => {
+                return Err(PlanError::Gone {
+                    id: step.migration.id.clone(),
+                });
+            }
+            None => {}
+        }
+        if step.origin != Origin::Baseline {
+            apply_all(&mut plan.tables, &step.migration.id, &step.migration.up)?;
+        }
+        plan.head = Some(step.migration.id.clone());
+    }
+    // A file may stand for steps that were derived before it was written.
+    for (step, migration) in taken_over {
+        if !adopts(migration, applied, &plan.tables) {
+            return Err(edited(step, migration));
+        }
+    }
+    Ok(plan)
+}
+
+fn edited(step: &AppliedMigration, now: &Migration) -> PlanError {
+    let before = &step.migration;
+    let none: &[Operation] = &[];
+    let (old_down, new_down) = (before.down.as_deref(), now.down.as_deref());
+    let difference = super::lua::difference(&before.up, &now.up)
+        .map(|difference| format!("in `up`, {difference}"))
+        .or_else(|| {
+            super::lua::difference(old_down.unwrap_or(none), new_down.unwrap_or(none))
+                .map(|difference| format!("in `down`, {difference}"))
+        })
+        .unwrap_or_else(|| match old_down {
+            None => "it has a `down` now".to_owned(),
+            Some(_) => "it has no `down` any more".to_owned(),
+        });
+    PlanError::Edited {
+        id: before.id.clone(),
+        difference,
+    }
+}
+
+/// The written steps that are not in the history.
+fn new_steps<'a>(
+    definition: &'a Definition,
+    applied: &[AppliedMigration],
+) -> Result<Vec<&'a Migration>, PlanError> {
+    let last_written = applied
+        .iter()
+        .filter(|step| step.origin != Origin::Derived)
+        .map(|step| &step.migration.id)
+        .max();
+    let new: Vec<&Migration> = definition
+        .migrations
+        .iter()
+        .filter(|migration| !applied.iter().any(|step| step.migration.id == migration.id))
+        .collect();
+    match (last_written, new.first()) {
+        (Some(head), Some(first)) if first.id < *head => Err(PlanError::OutOfOrder {
+            id: first.id.clone(),
+            head: head.clone(),
+        }),
+        _ => Ok(new),
+    }
+}
+
+/// Whether a written step only makes what derived steps have made already: the file of a table that was derived from the
+/// fields before anybody wrote a file. It counts as applied where that is so, and runs where it is not. Columns have to
+/// agree in name and type: a column that was derived for rows that were there may be null where the file says otherwise.
+fn adopts(migration: &Migration, applied: &[AppliedMigration], made: &Tables) -> bool {
+    let is_derived = |table: &TableName| {
+        applied
+            .iter()
+            .filter(|step| step.origin == Origin::Derived)
+            .flat_map(|step| &step.migration.up)
+            .any(|operation| matches!(operation, Operation::CreateTable { table: created, .. } if created == table))
+    };
+    let mut wanted = Tables::default();
+    let creates_only = migration.up.iter().all(|operation| {
+        matches!(operation, Operation::CreateTable { .. })
+            && is_derived(operation.table())
+            && wanted.apply(operation).is_ok()
+    });
+    creates_only
+        && !migration.up.is_empty()
+        && wanted.0.iter().all(|(name, table)| {
+            made.0.get(name).is_some_and(|made| {
+                made.columns.len() == table.columns.len()
+                    && table.columns.iter().all(|(name, column)| {
+                        made.columns
+                            .get(name)
+                            .is_some_and(|made| made.kind == column.kind)
+                    })
+            })
+        })
 }
 
 /// Applies operations, and says whether all of them only add.

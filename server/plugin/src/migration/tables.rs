@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::{BASE_TABLE, Column, Operation};
+use super::{BASE_TABLE, Column, Operation, lua};
 use crate::name::TableName;
 
 /// The tables of one plugin, as its steps make them.
@@ -180,11 +180,21 @@ fn check_id(table: &Table) -> Result<(), String> {
     }
 }
 
-/// What undoes `up`, where that can be derived: `before` is what the tables are when it runs.
-pub fn derive_down(up: &[Operation], before: &Tables) -> Option<Vec<Operation>> {
+/// What undoes `up`, where that can be derived, or why it cannot: `before` is what the tables are when it runs.
+///
+/// It is a candidate: whether a change of a column is undone by the change back depends on the values, which is for a
+/// proof to show.
+pub fn derive_down(up: &[Operation], before: &Tables) -> Result<Vec<Operation>, String> {
     let mut tables = before.clone();
     let mut down = Vec::new();
     for operation in up {
+        let none = || {
+            Err(format!(
+                "it has no `down`, and none can be derived, because nothing brings back what {} takes away; write a \
+                 `down` in a new version of the plugin, before it is applied",
+                lua::operation(operation)
+            ))
+        };
         let undo = match operation {
             Operation::CreateTable { table, .. } => Operation::DropTable {
                 table: table.clone(),
@@ -203,7 +213,13 @@ pub fn derive_down(up: &[Operation], before: &Tables) -> Option<Vec<Operation>> 
                 name: name.clone(),
             },
             Operation::DropIndex { table, name } => {
-                let (columns, unique) = tables.0.get(table)?.indexes.get(name)?.clone();
+                let index = tables
+                    .0
+                    .get(table)
+                    .and_then(|table| table.indexes.get(name));
+                let Some((columns, unique)) = index.cloned() else {
+                    return none();
+                };
                 Operation::CreateIndex {
                     table: table.clone(),
                     name: name.clone(),
@@ -211,14 +227,80 @@ pub fn derive_down(up: &[Operation], before: &Tables) -> Option<Vec<Operation>> 
                     unique,
                 }
             }
+            Operation::AlterColumn { table, column } => {
+                let old = tables
+                    .0
+                    .get(table)
+                    .and_then(|table| table.columns.get(&column.name));
+                let Some(old) = old.cloned() else {
+                    return none();
+                };
+                Operation::AlterColumn {
+                    table: table.clone(),
+                    column: old,
+                }
+            }
             Operation::DropTable { .. }
             | Operation::DropColumn { .. }
-            | Operation::AlterColumn { .. }
-            | Operation::Update { .. } => return None,
+            | Operation::Update { .. } => return none(),
         };
         down.push(undo);
-        tables.apply(operation).ok()?;
+        tables.apply(operation)?;
     }
     down.reverse();
-    Some(down)
+    Ok(down)
+}
+
+impl Tables {
+    /// What is different in `found`, in words; none when nothing is. The order of columns does not count.
+    pub fn difference(&self, found: &Tables) -> Option<String> {
+        let mut differences = Vec::new();
+        for name in self.0.keys().filter(|name| !found.0.contains_key(*name)) {
+            differences.push(format!("the table {name} is missing"));
+        }
+        for (name, table) in &found.0 {
+            match self.0.get(name) {
+                None => differences.push(format!("the table {name} is there and should not be")),
+                Some(expected) => expected.differences(name, table, &mut differences),
+            }
+        }
+        (!differences.is_empty()).then(|| differences.join("; "))
+    }
+}
+
+impl Table {
+    fn differences(&self, name: &TableName, found: &Table, differences: &mut Vec<String>) {
+        for (key, column) in &self.columns {
+            match found.columns.get(key) {
+                None => differences.push(format!("{name} lacks the column {key}")),
+                Some(other) if other != column => differences.push(format!(
+                    "expected {} in {name}, found {}",
+                    lua::column(column),
+                    lua::column(other)
+                )),
+                Some(_) => {}
+            }
+        }
+        for key in found
+            .columns
+            .keys()
+            .filter(|key| !self.columns.contains_key(*key))
+        {
+            differences.push(format!("{name} has a column {key} and should not"));
+        }
+        for key in self.indexes.keys() {
+            if found.indexes.get(key) != self.indexes.get(key) {
+                differences.push(format!(
+                    "{name} lacks the index {key}, or has another one of that name"
+                ));
+            }
+        }
+        for key in found
+            .indexes
+            .keys()
+            .filter(|key| !self.indexes.contains_key(*key))
+        {
+            differences.push(format!("{name} has an index {key} and should not"));
+        }
+    }
 }

@@ -4,14 +4,15 @@
 //! path the first file name. The first contender that can serve does; what serves already is dropped only when another
 //! one has taken its name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use patchbay_plugin::migration::AppliedMigration;
 
-use super::activation::{Activation, Claims, Known, Ready};
+use super::activation::{Activation, Claims, Prepared, drifted};
 use super::slot::{Loaded, Slot};
-use super::{Builder, Key, LOADS_AT_ONCE};
+use super::{Builder, Key, LOADS_AT_ONCE, Touched};
 use crate::enabling::Selectable;
 use crate::generation::{Failure, Generation};
 
@@ -27,11 +28,7 @@ impl Builder {
     pub(super) fn enable(&mut self) {
         for slot in self.slots.values_mut() {
             slot.warnings.clear();
-            // What shows rows only does so until something changes.
-            slot.failure = slot
-                .active
-                .as_ref()
-                .and_then(|active| Some(active.read_only.as_ref()?.failure.clone()));
+            slot.failure = None;
             slot.enabled = !slot.place.is_off()
                 && slot
                     .selectable()
@@ -45,64 +42,71 @@ impl Builder {
         }
     }
 
-    pub(super) fn activation(&self) -> Activation<'_> {
+    fn activation(&self) -> Activation<'_> {
         Activation {
             store: &self.store,
             auto_migrate: self.settings.auto_migrate,
             strict_versions: self.settings.strict_versions,
-            row_check: self.settings.row_check,
+            held: &self.held,
+            drifts: &self.drifts,
         }
-    }
-
-    /// The version that serves although it would refuse rows, when that shall be accepted.
-    fn to_accept<'a>(&self, slot: &'a Slot) -> Option<&'a Loaded> {
-        let active = slot.active.as_ref()?;
-        let force = self.force.as_ref()?;
-        let told = active.refused.is_some() && active.definition().answers_to(force);
-        slot.loaded
-            .as_ref()
-            .filter(|loaded| told && loaded.fingerprint == active.fingerprint)
     }
 
     /// Checks every newest version that does not serve yet, and computes their forms, side by side.
     pub(super) async fn prepare(
         &mut self,
         current: &Generation,
-    ) -> HashMap<Key, Result<Ready, Failure>> {
+        touched: &Touched,
+    ) -> HashMap<Key, Result<Prepared, Failure>> {
         self.enable();
-        let marks = self.store.applied_marks().await;
-        let none = BTreeMap::new();
-        let known = marks.as_ref().unwrap_or(&none);
-        let newest: Vec<_> = self
+        let heads = self.store.heads().await.unwrap_or_else(|error| {
+            tracing::error!(
+                "Plugin registry: the heads cannot be read: {}",
+                error.detail()
+            );
+            BTreeMap::new()
+        });
+        // Steps that a version counts on may have been taken back.
+        let moved: Vec<Key> = self
             .slots
             .iter()
-            .filter(|(_, slot)| slot.enabled)
-            .filter_map(|(key, slot)| {
-                let (loaded, stale) = match slot.newest().or_else(|| self.to_accept(slot)) {
-                    Some(loaded) => (loaded, false),
-                    None => (slot.stale(known)?, true),
-                };
-                Some((key.clone(), loaded.clone(), stale, slot.held_back.clone()))
-            })
+            .filter(|(_, slot)| slot.enabled && slot.has_moved(&heads))
+            .map(|(key, _)| key.clone())
             .collect();
-        if newest.is_empty() {
+        let looks_again = |slot: &Slot| slot.drifted || matches!(touched, Touched::Everything);
+        let examined = self.slots.values().any(|slot| {
+            slot.enabled
+                && (slot.newest().is_some() || (slot.active.is_some() && looks_again(slot)))
+        });
+        if !examined && moved.is_empty() {
             return HashMap::new();
         }
-        // What is applied is one with the steps: where one of them cannot be read, nothing is known.
-        let histories = match &marks {
-            Ok(_) => self.store.histories().await,
-            Err(error) => Err(error.clone()),
-        };
+        let histories = self.store.histories().await;
         if let Err(error) = &histories {
             tracing::error!(
                 "Plugin registry: the migration histories cannot be read: {}",
                 error.detail()
             );
         }
+        if let Ok(histories) = &histories {
+            for key in moved {
+                let Some(slot) = self.slots.get_mut(&key) else {
+                    continue;
+                };
+                slot.leave_what_was_taken_back(histories);
+            }
+        }
+        let newest: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.enabled)
+            .filter_map(|(key, slot)| Some((key.clone(), slot.newest()?.clone())))
+            .collect();
+        self.look_at_tables(&newest, histories.as_ref().ok(), touched)
+            .await;
         let (activation, histories) = (self.activation(), &histories);
-        let force = self.force.as_deref();
         futures_util::stream::iter(newest)
-            .map(|(key, loaded, stale, held_back)| async move {
+            .map(|(key, loaded)| async move {
                 let name = loaded.plugin.definition().name.as_str().to_owned();
                 let serving = current
                     .entry(&name)
@@ -110,26 +114,74 @@ impl Builder {
                 let history = histories
                     .as_ref()
                     .map(|histories| histories.get(&name).map(Vec::as_slice).unwrap_or_default());
-                let definition = loaded.plugin.definition();
-                let asked = Known {
-                    serving: serving.map(|entry| &entry.active),
-                    history,
-                    mark: known.get(&name),
-                    stale,
-                    forced: force.is_some_and(|force| definition.answers_to(force)),
-                    held_back: held_back.as_ref(),
-                };
-                (key, activation.prepare(loaded, asked).await)
+                let serving = serving.map(|entry| &*entry.active);
+                (key, activation.prepare(loaded, serving, history).await)
             })
             .buffer_unordered(LOADS_AT_ONCE)
             .collect()
             .await
     }
 
+    /// Reads at which steps plugins are held, and whether the tables of those that are to serve are what their migrations
+    /// made. One that serves is looked at when everything is, and goes on with its last good version.
+    async fn look_at_tables(
+        &mut self,
+        newest: &[(Key, Loaded)],
+        histories: Option<&BTreeMap<String, Vec<AppliedMigration>>>,
+        touched: &Touched,
+    ) {
+        match self.store.held().await {
+            Ok(held) => self.held = held,
+            Err(error) => tracing::error!(
+                "Plugin registry: what is held cannot be read: {}",
+                error.detail()
+            ),
+        }
+        let Some(histories) = histories else { return };
+        let serving = self.slots.values().filter_map(|slot| {
+            let looks = slot.drifted || matches!(touched, Touched::Everything);
+            slot.active.as_ref().filter(|_| looks)
+        });
+        let names: BTreeSet<String> = newest
+            .iter()
+            .map(|(_, loaded)| loaded.plugin.definition().name.to_string())
+            .chain(serving.map(|active| active.name().to_owned()))
+            .collect();
+        let examined = names
+            .into_iter()
+            .filter_map(|name| {
+                let history = histories.get(&name)?.clone();
+                Some((name, history))
+            })
+            .collect();
+        match self.store.drifts(examined).await {
+            Ok(drifts) => self.drifts = drifts,
+            Err(error) => {
+                tracing::error!(
+                    "Plugin registry: the tables cannot be looked at: {}",
+                    error.detail()
+                );
+                return;
+            }
+        }
+        for slot in self.slots.values_mut() {
+            let looked = slot.drifted || matches!(touched, Touched::Everything);
+            let Some(active) = slot.active.as_ref().filter(|_| looked) else {
+                continue;
+            };
+            let differences = self.drifts.get(active.name());
+            slot.drifted = differences.is_some();
+            if let Some(differences) = differences {
+                let failure = drifted(differences, active.definition());
+                slot.failure = Some(Arc::new(failure));
+            }
+        }
+    }
+
     /// Lets the contenders for each name serve in the order of preference, and migrates those that come through.
     pub(super) async fn settle(
         &mut self,
-        mut prepared: HashMap<Key, Result<Ready, Failure>>,
+        mut prepared: HashMap<Key, Result<Prepared, Failure>>,
         number: u64,
     ) {
         let mut contenders: BTreeMap<String, Vec<Key>> = BTreeMap::new();
@@ -173,18 +225,15 @@ impl Builder {
         &mut self,
         name: &str,
         keys: &[Key],
-        prepared: &mut HashMap<Key, Result<Ready, Failure>>,
+        prepared: &mut HashMap<Key, Result<Prepared, Failure>>,
         claims: &mut Claims,
         number: u64,
     ) -> Option<Key> {
         for key in keys {
             let finished = match prepared.remove(key) {
-                Some(Ok(ready)) => match (claims.check(ready.definition()), ready) {
-                    (Ok(()), Ready::Whole(prepared)) => {
-                        Some(self.activation().finish(*prepared).await)
-                    }
-                    (Ok(()), Ready::ReadOnly(active)) => Some(Ok(*active)),
-                    (Err(failure), _) => Some(Err(failure)),
+                Some(Ok(prepared)) => match claims.check(prepared.definition()) {
+                    Ok(()) => Some(self.activation().finish(prepared).await),
+                    Err(failure) => Some(Err(failure)),
                 },
                 Some(Err(failure)) => Some(Err(failure)),
                 None => None,
@@ -192,17 +241,10 @@ impl Builder {
             let slot = self.slots.get_mut(key)?;
             match finished {
                 Some(Ok(active)) => {
-                    let read_only = active.read_only.as_ref();
-                    slot.failure = read_only.map(|read_only| read_only.failure.clone());
-                    slot.held_back = None;
                     slot.active = Some(Arc::new(active));
                     slot.since = number;
                 }
-                Some(Err(failure)) => {
-                    let failure = Arc::new(failure);
-                    slot.held_back = failure.stamp.is_some().then(|| failure.clone());
-                    slot.failure = Some(failure);
-                }
+                Some(Err(failure)) => slot.failure = Some(Arc::new(failure)),
                 None => {}
             }
             let serving = slot.active.as_ref().filter(|active| active.name() == name);

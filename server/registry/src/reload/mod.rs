@@ -9,14 +9,11 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use patchbay_lua::{LoadError, Sandbox, SettingsLookup};
-use patchbay_plugin::migration::plan;
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::Store;
+use patchbay_store::{Held, Store};
 
-use crate::RequestError;
 use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan};
 use crate::enabling::Selectable;
-use crate::error::plugin_not_found;
 use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
 use crate::packages::Packages;
@@ -25,17 +22,15 @@ use crate::wire::{LastError, ReloadSummary};
 
 mod activation;
 mod choice;
-mod judge;
+mod migrating;
 mod plugin_settings;
 mod report;
-mod rows;
 mod slot;
 
-use choice::by_preference;
-use judge::rows_warning;
 use plugin_settings::settings_of;
 use slot::{Loaded, Slot, differs, fingerprint};
 
+pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
@@ -56,10 +51,12 @@ pub(crate) struct Builder {
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
     missing: Missing,
-    /// The plugin whose newest version is to serve whatever it says of the rows, during one build.
-    force: Option<String>,
     /// What is wrong with the packages.
     package_problems: Vec<String>,
+    /// At which step plugins are held, as the last build found it.
+    held: BTreeMap<String, Held>,
+    /// Which plugins' tables are not what their migrations made, as the last build found it.
+    drifts: BTreeMap<String, Vec<String>>,
 }
 
 /// What to do with a place that serves and is not found any more.
@@ -117,8 +114,9 @@ impl Builder {
             lookup,
             slots: BTreeMap::new(),
             missing: Missing::Forget,
-            force: None,
             package_problems: Vec::new(),
+            held: BTreeMap::new(),
+            drifts: BTreeMap::new(),
         }
     }
 
@@ -143,7 +141,7 @@ impl Builder {
         let mut problems =
             with_selectables(&self.slots, |found| self.settings.selection.problems(found));
         problems.extend(self.package_problems.iter().cloned());
-        let prepared = self.prepare(current).await;
+        let prepared = self.prepare(current, touched).await;
         self.settle(prepared, number).await;
         self.slots
             .retain(|_, slot| !slot.place.example || slot.enabled);
@@ -163,30 +161,6 @@ impl Builder {
         }
     }
 
-    /// As [`build`](Builder::build) of everything, with the newest version of one plugin taken whatever it says of the rows.
-    ///
-    /// # Errors
-    /// `NotFound` when no plugin of that name was found.
-    pub(crate) async fn build_forced(
-        &mut self,
-        current: &Generation,
-        force: &str,
-    ) -> (Built, Result<(), RequestError>) {
-        self.force = Some(force.to_owned());
-        let built = self
-            .build(current, &Touched::Everything, Missing::Forget)
-            .await;
-        self.force = None;
-        let found = self.slots.values().any(|slot| {
-            slot.definition()
-                .is_some_and(|definition| definition.answers_to(force))
-        });
-        (
-            built,
-            found.then_some(()).ok_or_else(|| plugin_not_found(force)),
-        )
-    }
-
     /// Whether the plugin paths hold other places than are known. Where the file system tells nothing, what came and went
     /// between two looks at the files shows only here.
     pub(crate) async fn places_differ(&self) -> bool {
@@ -201,33 +175,6 @@ impl Builder {
             .filter(|place| !place.example && scan.missing_for(place).is_none())
             .collect();
         found != known || self.package_problems != scan.problems
-    }
-
-    /// Loads every plugin and runs all pending migrations of the newest version of one, after it was tried on the rows.
-    /// Nothing else is activated.
-    pub(crate) async fn migrate(
-        &mut self,
-        name: &str,
-        by: &str,
-        force: bool,
-    ) -> Result<Vec<String>, RequestError> {
-        self.look(&Touched::Everything, 1).await;
-        self.enable();
-        let loaded = by_preference(&self.slots)
-            .filter(|(_, slot)| slot.enabled && slot.load_failure.is_none())
-            .filter_map(|(_, slot)| slot.loaded.as_ref())
-            .find(|loaded| loaded.plugin.definition().answers_to(name))
-            .ok_or_else(|| plugin_not_found(name))?;
-        let definition = loaded.plugin.definition();
-        let history = self.store.history(&definition.name).await?;
-        let plan = plan(definition, &history)
-            .map_err(|error| RequestError::Conflict(error.to_string()))?;
-        self.apply(loaded, &plan, by, force).await?;
-        Ok(plan
-            .pending
-            .iter()
-            .map(|step| step.migration.id.to_string())
-            .collect())
     }
 
     /// Scans the plugin paths, reads what may have changed, and loads what has.
@@ -375,10 +322,8 @@ impl Builder {
                 None
             }
         };
-        let code = fingerprint(bundle, &plugin);
         Ok(Loaded {
-            fingerprint: code,
-            code,
+            fingerprint: fingerprint(bundle, &plugin),
             plugin,
             icon: None,
             form,
@@ -456,14 +401,7 @@ impl Builder {
                         .active
                         .as_ref()
                         .and_then(|active| active.broken_promise.clone());
-                    let refused = slot.active.as_ref().and_then(|active| {
-                        let check = active.refused.as_ref()?;
-                        Some(rows_warning(active.definition(), check))
-                    });
-                    let own = slot.warnings.iter().cloned();
-                    own.chain(broken)
-                        .chain(refused.into_iter().flatten())
-                        .collect()
+                    slot.warnings.iter().cloned().chain(broken).collect()
                 },
                 since: slot.since,
             });

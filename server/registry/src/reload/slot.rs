@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use patchbay_lua as lua;
 use patchbay_plugin::definition::Definition;
+use patchbay_plugin::migration::AppliedMigration;
+use patchbay_plugin::name::MigrationId;
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::AppliedMark;
 use sha2::{Digest, Sha256};
 
 use crate::discovery::{Bundle, Origin, Place, Scan};
@@ -46,17 +47,15 @@ pub(super) struct Slot {
     pub(super) missed: bool,
     /// Whether it serves although what it lies in was not there, so that it is read again once it is.
     pub(super) lost: bool,
+    /// Whether the table of what serves was not what its migrations made, when it was looked at last.
+    pub(super) drifted: bool,
     pub(super) since: u64,
-    /// What was last found out about its rows and held a version back.
-    pub(super) held_back: Option<Arc<Failure>>,
 }
 
 #[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) plugin: lua::Plugin,
     pub(super) fingerprint: [u8; 32],
-    /// The same without the icon: what rows are judged by.
-    pub(super) code: [u8; 32],
     pub(super) icon: Option<Icon>,
     /// Its form, where it was computed right after the load, while its VM was there.
     pub(super) form: Option<Arc<KeptForm>>,
@@ -75,8 +74,8 @@ impl Slot {
             enabled: false,
             missed: false,
             lost: false,
+            drifted: false,
             since: 0,
-            held_back: None,
         }
     }
 
@@ -98,18 +97,6 @@ impl Slot {
         ))
     }
 
-    /// The newest version that loads, when it serves, but its table is no longer the one for which it does.
-    pub(super) fn stale(&self, marks: &BTreeMap<String, AppliedMark>) -> Option<&Loaded> {
-        let active = self.active.as_ref()?;
-        let table = active.table.as_ref()?;
-        let mark = marks.get(active.name())?;
-        self.loaded.as_ref().filter(|loaded| {
-            self.load_failure.is_none()
-                && active.fingerprint == loaded.fingerprint
-                && table.head() != mark.head.as_ref()
-        })
-    }
-
     /// The newest version that loads, when it is another one than what serves.
     pub(super) fn newest(&self) -> Option<&Loaded> {
         self.loaded.as_ref().filter(|loaded| {
@@ -121,12 +108,41 @@ impl Slot {
         })
     }
 
+    /// Whether the table of what serves is at another step than the one it was built for.
+    pub(super) fn has_moved(&self, heads: &BTreeMap<String, Option<MigrationId>>) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let Some(table) = &active.table else {
+                return false;
+            };
+            heads
+                .get(active.name())
+                .is_some_and(|head| head.as_ref() != table.head())
+        })
+    }
+
+    /// What serves goes when the step it was built for was taken back: its table is not there any more. A table that has
+    /// gone on is another matter.
+    pub(super) fn leave_what_was_taken_back(
+        &mut self,
+        histories: &BTreeMap<String, Vec<AppliedMigration>>,
+    ) {
+        let taken_back = self.active.as_ref().is_some_and(|active| {
+            let head = active.table.as_ref().and_then(|table| table.head());
+            let history = histories.get(active.name());
+            head.is_some_and(|head| {
+                !history.is_some_and(|steps| steps.iter().any(|step| step.migration.id == *head))
+            })
+        });
+        if taken_back {
+            self.active = None;
+        }
+    }
+
     pub(super) fn fail_load(&mut self, error: LastError) {
         self.load_failure = Some(Arc::new(Failure {
             state: PluginState::Failed,
             error: Box::new(error),
             passing: false,
-            stamp: None,
         }));
     }
 

@@ -71,8 +71,8 @@ async fn with_values(
     Ok(found)
 }
 
-/// The values of rows of one plugin, by its applied definition. A table that is missing, or is not what the definition
-/// says, gives none; only a database that is away is an error.
+/// The values of rows of one plugin, by its applied definition. A table that is missing gives none, and one that is not
+/// what the definition says those that it has; only a database that is away is an error.
 pub(super) async fn values_of(
     session: &mut Session,
     statements: &Statements,
@@ -86,17 +86,28 @@ pub(super) async fn values_of(
         .await;
     let read = match shape {
         Ok(None) => return Ok(Vec::new()),
-        Ok(Some(shape)) => shape.read(session, ids).await,
+        Ok(Some(shape)) => match shape.read(session, ids).await {
+            Err(fault) if !is_away(&fault) => match shape.as_it_is(session).await {
+                Ok(Some(rest)) => rest.read(session, ids).await,
+                Ok(None) => Err(fault),
+                Err(other) => Err(other),
+            },
+            read => read,
+        },
         Err(fault) => Err(fault),
     };
     match read {
-        Err(Fault::Store(error)) if error.is_unavailable() => Err(error.into()),
+        Err(fault) if is_away(&fault) => Err(fault),
         Err(fault) => {
             tracing::warn!(plugin, ?fault, "the rows of a plugin cannot be read");
             Ok(Vec::new())
         }
         Ok(read) => Ok(read),
     }
+}
+
+fn is_away(fault: &Fault) -> bool {
+    matches!(fault, Fault::Store(error) if error.is_unavailable())
 }
 
 /// One configuration with its values.

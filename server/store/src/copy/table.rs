@@ -167,7 +167,6 @@ pub(super) fn core_tables() -> Vec<CopyTable> {
                 ("head", Text),
                 ("applied_at", Time),
                 ("applied_by", Text),
-                ("code", Text),
             ],
         ),
         core(
@@ -189,6 +188,16 @@ pub(super) fn core_tables() -> Vec<CopyTable> {
                 ("checksum", Text),
                 ("applied_at", Time),
                 ("applied_by", Text),
+            ],
+        ),
+        core(
+            "plugin_targets",
+            1,
+            &[
+                ("plugin", Text),
+                ("step", Text),
+                ("set_at", Time),
+                ("set_by", Text),
             ],
         ),
         core(

@@ -63,6 +63,7 @@ impl Store {
                 }
                 session.execute(&own.forget_tables, vec![name()]).await?;
                 session.execute(&own.forget_steps, vec![name()]).await?;
+                session.execute(&own.targets.forget, vec![name()]).await?;
                 // The revision goes on, because other servers know the fields by it.
                 if let Some(row) = session.query_one(&own.definition, vec![name()]).await? {
                     let values = vec![
@@ -73,7 +74,6 @@ impl Store {
                         Value::String(None),
                         now().into(),
                         text(&by),
-                        Value::String(None),
                         name(),
                     ];
                     session.execute(&own.change_definition, values).await?;

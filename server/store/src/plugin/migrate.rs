@@ -4,21 +4,17 @@
 //! So either all of them have run and everybody can see it, or nothing has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
-    AppliedMigration, BASE_TABLE, Operation, Origin, PendingMigration, Plan, Tables,
-    plan as plan_from,
+    AppliedMigration, BASE_TABLE, Operation, Origin, Plan, Tables, plan as plan_from,
 };
 use patchbay_plugin::name::{MigrationId, TableName};
 use sea_query::Value;
 use serde_json::Value as Json;
-use uuid::Uuid;
 
 use super::{Statements, history};
 use crate::Store;
-use crate::configuration::Carried;
 use crate::engine::Frame;
 use crate::error::{Fault, StoreError};
 use crate::render::{needs_rebuild, render};
@@ -33,29 +29,6 @@ struct Recorded {
     revision: Option<i64>,
     /// Whether it is this definition.
     same: bool,
-    /// The hash of the code that is recorded with it.
-    code: Option<String>,
-}
-
-/// What is applied together with a definition.
-#[derive(Debug, Clone, Default)]
-pub struct Applying {
-    /// Who has it applied.
-    pub by: String,
-    /// The hash of the plugin's code, when its rows were checked for it or are accepted as they are. None forgets what is
-    /// recorded, so that they are checked again.
-    pub code: Option<String>,
-    /// The rows that are carried over with it.
-    pub carried: Option<Arc<Carried>>,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
-    /// All of it is done.
-    Done,
-    /// Nothing is: these rows are not the ones that were carried over.
-    Moved(Vec<Uuid>),
 }
 
 fn fields_json(definition: &Definition) -> Json {
@@ -73,7 +46,6 @@ async fn recorded(
         return Ok(Recorded {
             revision: None,
             same: false,
-            code: None,
         });
     };
     let same = row.text(2)? == definition.version
@@ -82,7 +54,6 @@ async fn recorded(
     Ok(Recorded {
         revision: Some(row.integer(1)?),
         same,
-        code: row.optional_text(8)?.map(str::to_owned),
     })
 }
 
@@ -106,7 +77,7 @@ async fn apply_definition(
     statements: &Statements,
     definition: &Definition,
     head: Option<&MigrationId>,
-    applying: &Applying,
+    by: &str,
     revision: Option<i64>,
 ) -> Result<(), Fault> {
     let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
@@ -118,8 +89,7 @@ async fn apply_definition(
         json(fields_json(definition)),
         optional(head.map(MigrationId::as_str)),
         now().into(),
-        text(&applying.by),
-        Value::String(applying.code.clone()),
+        text(by),
     ];
     let statement = match revision {
         None => &statements.add_definition,
@@ -134,7 +104,7 @@ async fn apply_definition(
 }
 
 /// Brings the register of tables to what the plugin now owns.
-async fn register_tables(
+pub(super) async fn register_tables(
     session: &mut Session,
     statements: &Statements,
     plugin: &str,
@@ -172,17 +142,17 @@ async fn taken(
 }
 
 /// Runs the operations of one step on `tables`, which follow them.
-async fn run_step(
+pub(super) async fn run_operations(
     session: &mut Session,
-    step: &PendingMigration,
+    id: &MigrationId,
+    operations: &[Operation],
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let id = &step.migration.id;
     let failed = |reason: String| StoreError::Migration {
         id: id.clone(),
         reason,
     };
-    for operation in &step.migration.up {
+    for operation in operations {
         let foreign = foreign_reference(operation, tables);
         if let Some(table) = foreign {
             return Err(failed(format!(
@@ -238,30 +208,8 @@ impl Store {
         plan: &Plan,
         by: &str,
     ) -> Result<(), StoreError> {
-        let applying = Applying {
-            by: by.to_owned(),
-            ..Applying::default()
-        };
-        self.migrate_with(definition, plan, applying)
-            .await
-            .map(|_| ())
-    }
-
-    /// As [`migrate`](Store::migrate), and writes the rows that are carried over, each with a revision, in the same
-    /// transaction. When rows are not what they were when they were carried over, nothing is done, and their ids are
-    /// given: from then on nobody writes one, so that what is missing can be made up.
-    ///
-    /// # Errors
-    /// As [`migrate`](Store::migrate); [`StoreError::Conflict`] when a unique index of the plugin forbids a row.
-    pub async fn migrate_with(
-        &self,
-        definition: &Definition,
-        plan: &Plan,
-        applying: Applying,
-    ) -> Result<Applied, StoreError> {
-        let all = self.statements();
-        let (definition, plan) = (definition.clone(), plan.clone());
-        let statements = Arc::clone(&all);
+        let statements = self.statements();
+        let (definition, plan, by) = (definition.clone(), plan.clone(), by.to_owned());
         let rebuilds = plan
             .pending
             .iter()
@@ -273,13 +221,10 @@ impl Store {
             false => Frame::Group,
         };
         let plugin = definition.name.as_str().to_owned();
-        let touched = move |applied: &Applied| match applied {
-            Applied::Done => Touched::Definition(plugin.clone()),
-            Applied::Moved(_) => Touched::Nothing,
-        };
+        let touched = move |(): &()| Touched::Definition(plugin.clone());
         self.write(frame, touched, move |session| {
             Box::pin(async move {
-                let statements = &all.plugins;
+                let statements = &statements.plugins;
                 let plugin = definition.name.as_str();
                 session.unhurried().await?;
                 hold(session, statements, &definition).await?;
@@ -288,19 +233,15 @@ impl Store {
                 if plan_from(&definition, &applied).as_ref() != Ok(&plan) {
                     return Err(StoreError::HeadMoved);
                 }
-                if let Some(carried) = &applying.carried {
-                    let moved = carried.moved(session, &all, &definition).await?;
-                    if !moved.is_empty() {
-                        return Ok(Applied::Moved(moved));
-                    }
-                }
                 let mut tables = tables_of(&applied);
+                super::drift::check(session, &tables, &applied).await?;
                 let before: BTreeSet<TableName> = tables.0.keys().cloned().collect();
                 register_tables(session, statements, plugin, &before, &plan.tables).await?;
                 let at = now();
                 for (place, step) in plan.pending.iter().enumerate() {
                     if step.origin != Origin::Baseline {
-                        run_step(session, step, &mut tables).await?;
+                        let migration = &step.migration;
+                        run_operations(session, &migration.id, &migration.up, &mut tables).await?;
                     }
                     let migration = &step.migration;
                     let values = vec![
@@ -316,20 +257,14 @@ impl Store {
                         },
                         text(migration.checksum()),
                         at.into(),
-                        text(&applying.by),
+                        text(&by),
                     ];
                     session.execute(&statements.add_step, values).await?;
                 }
                 let head = plan.head.as_ref();
                 let revision = recorded(session, statements, &definition).await?.revision;
-                apply_definition(session, statements, &definition, head, &applying, revision)
-                    .await?;
-                if let Some(carried) = &applying.carried {
-                    carried
-                        .write(session, &all, &definition, &applying.by)
-                        .await?;
-                }
-                Ok(Applied::Done)
+                apply_definition(session, statements, &definition, head, &by, revision).await?;
+                Ok(())
             })
         })
         .await
@@ -340,25 +275,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::HeadMoved`] when something is pending after all; those of an unavailable database.
     pub async fn record_definition(&self, definition: &Definition) -> Result<(), StoreError> {
-        self.record_definition_of(definition, None).await
-    }
-
-    /// As [`record_definition`](Store::record_definition), with the hash of the plugin's code, for which its rows were
-    /// checked or are accepted as they are.
-    ///
-    /// # Errors
-    /// As [`record_definition`](Store::record_definition).
-    pub async fn record_definition_of(
-        &self,
-        definition: &Definition,
-        code: Option<String>,
-    ) -> Result<(), StoreError> {
         let (statements, definition) = (self.statements(), definition.clone());
-        let applying = Applying {
-            by: "server".to_owned(),
-            code,
-            carried: None,
-        };
         let plugin = definition.name.as_str().to_owned();
         let touched = move |wrote: &bool| match wrote {
             true => Touched::Definition(plugin.clone()),
@@ -367,15 +284,12 @@ impl Store {
         let work = self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.plugins;
-                let is_there = |recorded: &Recorded| {
-                    recorded.same && (applying.code.is_none() || recorded.code == applying.code)
-                };
-                if is_there(&recorded(session, statements, &definition).await?) {
+                if recorded(session, statements, &definition).await?.same {
                     return Ok(false);
                 }
                 hold(session, statements, &definition).await?;
                 let recorded = recorded(session, statements, &definition).await?;
-                if is_there(&recorded) {
+                if recorded.same {
                     return Ok(false);
                 }
                 let applied = history(session, statements, definition.name.as_str()).await?;
@@ -388,7 +302,7 @@ impl Store {
                             statements,
                             &definition,
                             head,
-                            &applying,
+                            "server",
                             revision,
                         )
                         .await?;

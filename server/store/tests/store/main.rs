@@ -2,13 +2,13 @@
 //! more than one kind.
 
 mod away;
+mod back;
 mod catalogue;
 mod configurations;
 mod faults;
 mod fixtures;
 mod migrations;
 mod operations;
-mod own_rows;
 mod processes;
 mod servers;
 mod tls;

@@ -149,12 +149,12 @@ impl Trial<'_> {
             .operate(self.down, &after)
             .map_err(|found| Found::wrong(format!("its down fails: {}", found.reason)))?;
         let down = scratch.contents()?;
-        if let Some((what, is_wrong)) = first.against(&down, &self.taken(self.up)) {
+        if let Some((what, is_wrong)) = first.against(&down, &self.taken_by_up()) {
             let reason = format!("after `up` and `down`, {what}");
             return Err(match is_wrong {
                 true => Found::wrong(reason),
                 false => Found::lost(format!(
-                    "{reason}; nothing brings back what `up` takes away"
+                    "{reason}; nothing brings back what `up` takes away or changes"
                 )),
             });
         }
@@ -214,6 +214,35 @@ impl Trial<'_> {
                 }
                 _ => {}
             }
+        }
+        taken
+    }
+
+    /// The columns of which `up` itself loses values: those that it drops, and those that it makes another type or
+    /// narrower, where '012' becomes 12. No `down` is to blame for them.
+    fn taken_by_up(&self) -> Vec<(String, String)> {
+        let mut taken = self.taken(self.up);
+        let mut tables = self.before.clone();
+        // Columns by the names that they have had before.
+        let mut names: BTreeMap<(String, String), String> = BTreeMap::new();
+        for operation in self.up {
+            let table = operation.table().as_str().to_owned();
+            let before = |name: &String| {
+                let known = names.get(&(table.clone(), name.clone()));
+                known.unwrap_or(name).clone()
+            };
+            match operation {
+                Operation::AlterColumn { column, .. } if !operation.expands(&tables) => {
+                    taken.push((table.clone(), before(&column.name)));
+                }
+                Operation::RenameColumn { from, to, .. } => {
+                    let first = before(from);
+                    names.insert((table.clone(), to.clone()), first);
+                }
+                _ => {}
+            }
+            // It was applied before, so it applies.
+            let _ = tables.apply(operation);
         }
         taken
     }
@@ -744,7 +773,16 @@ mod tests {
                 "{up:?}: {proof:?}"
             );
         }
-        // The table is as it was, and nobody can do more for what was dropped.
+        // The table is as it was, and nobody can do more for what was dropped, or became another type.
+        let to_number = alter(column("note", ColumnType::Integer));
+        let proof = proved(
+            vec![to_number],
+            Some(vec![alter(column("note", ColumnType::Text))]),
+        );
+        assert!(
+            matches!(&proof, Proof::Irreversible(reason) if reason.contains("was '012'")),
+            "{proof:?}"
+        );
         let proof = proved(
             vec![drop("note")],
             Some(vec![add(column("note", ColumnType::Text))]),

@@ -265,10 +265,12 @@ fn rename_note(table: &TableName, old: &Column, new: &Column) -> String {
 impl NextStep {
     /// The text of its file.
     pub fn file(&self) -> String {
-        let mut text = format!(
-            "-- Written by `patchbay plugin migration new {}`. Read it before it is applied; afterwards it stays as it is.\n",
+        let mut text = String::new();
+        let about = format!(
+            "Written by `patchbay plugin migration new {}`. Read it before it is applied; afterwards it stays as it is.",
             self.plugin
         );
+        comment(&mut text, 0, &about);
         let body = self.body(1);
         if body.contains("column.") {
             text.push_str("local column = patchbay.column\n\n");

@@ -9,6 +9,7 @@ use patchbay_plugin::migration::{
 };
 use patchbay_plugin::name::TableName;
 
+use super::history;
 use super::migrate::tables_of;
 use crate::Store;
 use crate::engine::View;
@@ -215,6 +216,27 @@ pub(super) async fn check(
     }
 }
 
+/// What differs, by plugin.
+async fn drifts(
+    session: &mut Session,
+    histories: &BTreeMap<String, Vec<AppliedMigration>>,
+) -> Result<BTreeMap<String, Vec<String>>, Fault> {
+    let expected: BTreeMap<&String, Tables> = histories
+        .iter()
+        .map(|(plugin, applied)| (plugin, tables_of(applied)))
+        .collect();
+    let names = expected.values().flat_map(|tables| tables.0.keys());
+    let found = describe(session, names.map(TableName::as_str)).await?;
+    let mut drifts = BTreeMap::new();
+    for (plugin, tables) in &expected {
+        let differences = differences(tables, &found, &histories[*plugin], session.dialect());
+        if !differences.is_empty() {
+            drifts.insert((*plugin).clone(), differences);
+        }
+    }
+    Ok(drifts)
+}
+
 impl Store {
     /// Which of these plugins' tables are not what their histories made, and how they differ; one statement for all.
     ///
@@ -224,24 +246,24 @@ impl Store {
         &self,
         histories: BTreeMap<String, Vec<AppliedMigration>>,
     ) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
-        self.read(View::Statement, move |session| {
+        let statements = self.statements();
+        let suspected = self
+            .read(View::Statement, move |session| {
+                Box::pin(async move { Ok(drifts(session, &histories).await?) })
+            })
+            .await?;
+        if suspected.is_empty() {
+            return Ok(suspected);
+        }
+        // Another server may have migrated since the histories were read, so both are read again as they are at one moment.
+        self.read(View::State, move |session| {
             Box::pin(async move {
-                let expected: BTreeMap<&String, Tables> = histories
-                    .iter()
-                    .map(|(plugin, applied)| (plugin, tables_of(applied)))
-                    .collect();
-                let names = expected.values().flat_map(|tables| tables.0.keys());
-                let names = names.map(TableName::as_str);
-                let found = describe(session, names).await?;
-                let mut drifts = BTreeMap::new();
-                for (plugin, tables) in &expected {
-                    let applied = &histories[*plugin];
-                    let differences = differences(tables, &found, applied, session.dialect());
-                    if !differences.is_empty() {
-                        drifts.insert((*plugin).clone(), differences);
-                    }
+                let mut histories = BTreeMap::new();
+                for plugin in suspected.keys() {
+                    let applied = history(session, &statements.plugins, plugin).await?;
+                    histories.insert(plugin.clone(), applied);
                 }
-                Ok(drifts)
+                Ok(drifts(session, &histories).await?)
             })
         })
         .await

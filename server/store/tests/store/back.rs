@@ -434,3 +434,49 @@ fn every_step_of_a_derived_history_goes_down_and_up() {
         assert_eq!(fresh.shape().await, top);
     });
 }
+
+/// A thousand tables are looked at in well under the time that a start has.
+#[test]
+fn a_thousand_tables_are_described_at_once() {
+    on_each_database(async |fresh| {
+        let store = &fresh.store;
+        let fields = json!([
+            {"type": "string", "name": "a"}, {"type": "integer", "name": "b"}, {"type": "json", "name": "c"},
+            {"type": "boolean", "name": "d"}, {"type": "number", "name": "e"}
+        ]);
+        let first = definition("P0DataOutput", fields, vec![]);
+        install(store, &first).await;
+        let applied = store.history(&first.name).await.expect("a history");
+        let Operation::CreateTable { columns, .. } = &applied[0].migration.up[0] else {
+            panic!("{applied:?}")
+        };
+        let mut histories = BTreeMap::new();
+        let mut sql = String::new();
+        let dialect = match fresh.is_sqlite() {
+            true => patchbay_store::Dialect::Sqlite,
+            false => patchbay_store::Dialect::Postgres,
+        };
+        for number in 1..1000 {
+            let create = Operation::CreateTable {
+                table: TableName::parse(&format!("p{number}_data_output_configurations"))
+                    .expect("a name"),
+                columns: columns.clone(),
+            };
+            let tables = patchbay_plugin::migration::Tables::default();
+            for statement in patchbay_store::render::render(&create, &tables, dialect) {
+                sql.push_str(&statement);
+                sql.push(';');
+            }
+            let mut step = applied[0].clone();
+            step.migration.up = vec![create];
+            histories.insert(format!("P{number}DataOutput"), vec![step]);
+        }
+        fresh.run(&format!("BEGIN; {sql} COMMIT")).await;
+        let begun = std::time::Instant::now();
+        let drifts = store.drifts(histories).await.expect("read");
+        let took = begun.elapsed();
+        assert_eq!(drifts, BTreeMap::new());
+        // A bound for a build without optimisations on a machine that does much else.
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    });
+}

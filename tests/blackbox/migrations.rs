@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Folder, Server, for_each_database, run};
+use crate::harness::{Database, Folder, Server, for_each_database, on_postgres, run};
 use crate::world::entry;
 
 const DETAILS: &str = "plugins/LakeDataOutput";
@@ -480,6 +480,16 @@ async fn a_table_that_somebody_else_changed_blocks_its_plugin_only() {
             values(&server, &id).await,
             json!({ "folder": "orders", "region": "eu" })
         );
+        let refused = server
+            .configure("LakeDataOutput", &product, "b", json!({ "folder": "x" }))
+            .await
+            .error(409);
+        assert!(refused.to_string().contains("extra"), "{refused}");
+        let path = format!("configurations/{id}");
+        server
+            .patch(&path, &json!({ "description": "d" }))
+            .await
+            .error(409);
         // A newer version does not come in, and no step runs.
         write(
             &folder,
@@ -704,4 +714,49 @@ migrations = {{ {entry} }} }}"#
         said.contains("0001_create_table  (derived from the fields)  reversible"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn all_servers_on_a_database_go_down_together() {
+    on_postgres(async |database| {
+        let (one, folder, product, id) = lake(database).await;
+        // The other one has the version before already, as when versions are rolled out one server after the other.
+        let older = Folder::new();
+        created(&older);
+        write(&older, "1.0.0", FOLDER);
+        let two = Server::start_in(older.clone(), |options| {
+            options.database(database);
+        });
+        assert_eq!(
+            values(&two, &id).await,
+            json!({ "folder": "orders", "region": "eu" })
+        );
+        one.run(&["plugin", "migrate", "LakeDataOutput", "--to", "1"])
+            .well();
+        until_state(&one, "pending_migration").await;
+        // The table is the older version's now, so that server takes writes, and the newer one reads them.
+        until_state(&two, "active").await;
+        let body = json!({ "folder": "x" });
+        let other = two
+            .configured("LakeDataOutput", &product, "b", body.clone())
+            .await;
+        assert_eq!(values(&one, &other).await, body);
+        one.configure("LakeDataOutput", &product, "c", body)
+            .await
+            .error(409);
+        // An expanding step leaves the older one reading.
+        one.run(&["plugin", "migrate", "LakeDataOutput"]).well();
+        until_state(&one, "active").await;
+        for server in [&one, &two] {
+            assert_eq!(
+                values(server, &other).await,
+                json!({ "folder": "x", "region": "eu" })
+            );
+        }
+        assert_eq!(
+            database.columns(&folder, TABLE).await,
+            ["id", "folder", "region"]
+        );
+    })
+    .await;
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::admission::{takes_none, taking};
-use crate::generation::Generation;
+use crate::generation::{Entry, Generation};
 use crate::wire::ConfigurationView;
 use crate::{Registry, RequestError};
 
@@ -143,6 +143,7 @@ impl Registry {
         by: &str,
     ) -> Result<ConfigurationView, Attempt> {
         let entry = taking(generation, plugin)?;
+        refuse_drifted(entry)?;
         let (draft, product) = self.draft(entry, body).await?;
         let Some(table) = &entry.active.table else {
             return Err(takes_none(plugin).into());
@@ -207,6 +208,7 @@ impl Registry {
                 stored.plugin
             ))
         })?;
+        refuse_drifted(entry)?;
         let (draft, product) = self.draft(entry, body).await?;
         let Some(table) = &entry.active.table else {
             return Err(takes_none(&stored.plugin).into());
@@ -216,6 +218,16 @@ impl Registry {
             .update_configuration(table, stored.id, if_match, draft, by)
             .await?;
         Ok(self.one_view(generation, written, Some(product)).await?)
+    }
+}
+
+/// Refuses to write into a table that something else has changed: what the plugin counts on may not be there.
+fn refuse_drifted(entry: &Entry) -> Result<(), RequestError> {
+    match &entry.failure {
+        Some(failure) if failure.error.stage == "drift" => {
+            Err(RequestError::Conflict(failure.error.message.clone()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -242,6 +242,7 @@ impl Settings {
     pub(crate) fn registry(&self) -> RegistrySettings {
         RegistrySettings {
             plugin_paths: self.plugin_paths.clone(),
+            libraries: Vec::new(),
             packages: self.packages.clone(),
             selection: Selection {
                 enabled: self.enabled_plugins.clone(),

@@ -3,7 +3,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`lists`], [`reload`], [`start`], [`memory`], [`create`] | one group of figures each |
+//! | [`lists`], [`reload`], [`start`], [`memory`], [`create`], [`check`] | one group of figures each |
 //! | [`postgres`], [`pages`], [`cluster`] | the same, on a Postgres that is started for it |
 //! | [`shared`] | what those have in common |
 //! | [`load`] | the closed-loop load generator, and `wrk` in its place |
@@ -24,6 +24,7 @@
 )]
 
 mod bare;
+mod check;
 mod cluster;
 mod create;
 mod lists;
@@ -91,6 +92,8 @@ enum Name {
     Memory,
     /// Creating configurations against a plain loop of the same inserts
     Create,
+    /// Checking one plugin on the command line, from the start of the program to its end
+    Check,
     /// Creating configurations on Postgres against pgbench, and forms there against forms on SQLite
     Postgres,
     /// Pages of configurations among a million against a thousand, on both databases
@@ -145,6 +148,9 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Create) {
         create::run(&plan, &runtime, &mut report)?;
+    }
+    if wanted(Name::Check) {
+        check::run(&plan, &mut report)?;
     }
     if wanted(Name::Postgres) {
         postgres::run(&plan, &runtime, &mut report)?;

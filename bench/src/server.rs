@@ -53,12 +53,26 @@ impl Program {
         Ok(Program { path })
     }
 
-    /// Starts a server in a folder, with default settings but for those given, and waits until it listens.
+    /// Runs a verb in a folder to its end, and gives whether it succeeded and what it printed.
     ///
     /// # Errors
-    /// When it ends before it listens.
-    pub(crate) fn serve(&self, folder: &Path, settings: &[(&str, &str)]) -> Result<Running> {
-        let log = std::fs::File::create(folder.join("server.log"))?;
+    /// When it cannot be started.
+    pub(crate) fn run(
+        &self,
+        folder: &Path,
+        words: &[&str],
+        settings: &[(&str, &str)],
+    ) -> Result<(bool, String)> {
+        let output = self
+            .command(folder, words, settings)
+            .stdin(Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.success(), said))
+    }
+
+    /// The program in a folder, with default settings but for those given.
+    fn command(&self, folder: &Path, words: &[&str], settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(&self.path);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -67,11 +81,20 @@ impl Program {
             }
         }
         command
-            .arg("serve")
-            .env("PATCHBAY_LISTEN", "127.0.0.1:0")
+            .args(words)
             .envs(settings.iter().copied())
-            .current_dir(folder)
-            .stderr(log);
+            .current_dir(folder);
+        command
+    }
+
+    /// Starts a server in a folder, with default settings but for those given, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it ends before it listens.
+    pub(crate) fn serve(&self, folder: &Path, settings: &[(&str, &str)]) -> Result<Running> {
+        let log = std::fs::File::create(folder.join("server.log"))?;
+        let mut command = self.command(folder, &["serve"], settings);
+        command.env("PATCHBAY_LISTEN", "127.0.0.1:0").stderr(log);
         Running::spawn(command).with_context(|| {
             let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
             format!("the server does not start: {log}")

@@ -33,7 +33,7 @@ return patchbay.plugin {
 
     fields = {
         field.string "domain" { default = "" },
-        field.string "container_name" { required = true },
+        field.string "container_name" { required = true, description = "The container in the storage account" },
         field.string "path" { default = "" },
     },
     table = "azure_blob_data_output_configurations",

@@ -18,8 +18,8 @@ return patchbay.plugin {
     },
 
     fields = {
-        field.string "model_name" { default = "" },
-        field.string "location" { default = "" },
+        field.string "model_name" { default = "", description = "What the semantic model is called" },
+        field.string "location" { default = "", description = "Where its YAML file lies" },
     },
     table = "osi_semantic_model_data_output_configurations",
     examples = {

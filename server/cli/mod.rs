@@ -2,10 +2,13 @@
 
 mod catalogue;
 mod db;
+mod diagnostics;
 mod health;
 mod leftovers;
 mod package;
 mod plugin;
+mod plugin_check;
+mod plugin_dev;
 mod plugin_migrate;
 mod plugin_new;
 mod plugin_test;

@@ -4,21 +4,25 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use patchbay_lua::Sandbox;
-use patchbay_plugin::platform::PluginState;
 use patchbay_registry::Registry;
 use patchbay_store::{DatabaseUrl, Store, StoreSettings};
 
 use super::leftovers::Leftovers;
 use super::package::Package;
-use super::{Common, block_on, plugin_migrate, plugin_new, plugin_test, plugin_types, say};
+use super::{
+    Common, block_on, plugin_check, plugin_dev, plugin_migrate, plugin_new, plugin_test,
+    plugin_types, say,
+};
 use crate::embedded;
 use crate::settings::Settings;
 
 /// Work with plugins and the packages that they ship in
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
-    /// Load the configured plugins as a server would, and say how each stands
-    Check,
+    /// Check plugins
+    Check(plugin_check::Check),
+    /// Serve one plugin while you write it: live, with everything that is wrong shown
+    Dev(plugin_dev::Dev),
     /// Run the specs (`*_spec.lua`) beside plugins
     Test(plugin_test::Test),
     /// Print types for editors: what plugins and their specs can reach, as a definition file of luau-lsp
@@ -47,11 +51,16 @@ impl Plugin {
         if let Plugin::Types(types) = self {
             return types.run();
         }
+        if let Plugin::Dev(dev) = self {
+            let settings = dev.settings(common)?;
+            return block_on(dev.run(settings));
+        }
         let settings = common.settings(None, false)?;
         block_on(async {
             match self {
+                Plugin::Dev(dev) => dev.run(settings).await,
                 Plugin::Types(types) => types.run(),
-                Plugin::Check => check(&settings).await,
+                Plugin::Check(check) => check.run(&settings).await,
                 Plugin::Test(test) => test.run(&settings).await,
                 Plugin::New(new) => new.run(&settings),
                 Plugin::Docs { name } => docs(&settings, &name).await,
@@ -82,51 +91,6 @@ pub(super) async fn scratch(settings: &Settings) -> anyhow::Result<(Store, tempf
         .apply_catalogue(&embedded::catalogue(settings.catalogue.as_deref())?)
         .await?;
     Ok((store, folder))
-}
-
-async fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
-    let (registry, _folder) = load_aside(settings).await?;
-    let statuses = registry.statuses().await;
-    let wrong_downs = registry.wrong_downs().await?;
-    let mut failed = statuses.problems.len();
-    let mut registered = 0;
-    for status in &statuses.plugins {
-        let name = status.plugin.as_deref().unwrap_or("(unknown)");
-        let wrong = wrong_downs.get(&status.source);
-        let bad = status.last_error.is_some() || wrong.is_some();
-        failed += usize::from(bad);
-        if status.state == PluginState::Disabled && !bad {
-            continue;
-        }
-        let mark = if bad { "FAILED" } else { "found" };
-        let version = status.version.as_deref().unwrap_or("-");
-        registered += usize::from(status.version.is_some());
-        say(format_args!(
-            "{mark:<7} {name}  version {version}  from {}  latest migration {}",
-            status.source,
-            status.migration_file_path.as_deref().unwrap_or("-")
-        ));
-        for mistake in status.last_error.iter().flat_map(|error| &error.mistakes) {
-            say(format_args!("        {mistake}"));
-        }
-        for mistake in wrong.into_iter().flatten() {
-            say(format_args!("        {mistake}"));
-        }
-        for warning in &status.warnings {
-            say(format_args!("        warning: {warning}"));
-        }
-    }
-    for problem in &statuses.problems {
-        say(format_args!("FAILED  {problem}"));
-    }
-    say(format_args!(
-        "{registered} plugins registered, {failed} failed"
-    ));
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 async fn docs(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {

@@ -46,6 +46,16 @@ struct Summary {
 }
 
 impl Test {
+    /// All specs of a plugin, told as on a terminal.
+    pub(super) fn of(path: PathBuf) -> Test {
+        Test {
+            paths: vec![path],
+            update: false,
+            filter: None,
+            json: false,
+        }
+    }
+
     pub(super) async fn run(self, settings: &Settings) -> anyhow::Result<ExitCode> {
         let libraries = settings.registry().plugin_paths;
         let paths = match self.paths.is_empty() {

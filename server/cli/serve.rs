@@ -85,7 +85,7 @@ fn host_name() -> String {
     }
 }
 
-fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
+pub(super) fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
     let cors_origins = settings.cors_origins.iter().map(|origin| {
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
@@ -107,7 +107,7 @@ fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
 }
 
 /// Completes when the process is asked to stop.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -44,14 +44,30 @@ fn plugin_check_shows_the_configured_set() {
     let folder = Folder::new();
     folder.write("lua-plugins/bigquery.lua", bigquery("1.2.3", "Dataset"));
     let said = run(&folder, &["plugin", "check"]).well();
-    insta::assert_snapshot!(said, @"
+    insta::assert_snapshot!(said, @r#"
     found   DatabricksDataOutput  version 1.0.0  from embedded:databricks  latest migration migrations/0001_create_table.lua
     found   GlueDataOutput  version 1.0.0  from embedded:glue  latest migration migrations/0001_create_table.lua
     found   RedshiftDataOutput  version 1.0.0  from embedded:redshift  latest migration migrations/0001_create_table.lua
     found   SnowflakeDataOutput  version 1.0.0  from embedded:snowflake  latest migration migrations/0001_create_table.lua
     found   BigQueryDataOutput  version 1.2.3  from lua-plugins/bigquery.lua  latest migration -
-    5 plugins registered, 0 failed
-    ");
+    warning: ui_metadata: expected a `tooltip` for "dataset" that says what to type, found none, and its field has no `description` either
+      --> lua-plugins/bigquery.lua:14:13
+       |
+    14 |             ui.string "dataset" { label = "Dataset", required = true },
+       |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ [1]
+       |
+       = help: add `tooltip = "…"`, or a `description` to the field
+
+    warning: ui_metadata: expected a `tooltip` for "table" that says what to type, found none, and its field has no `description` either
+      --> lua-plugins/bigquery.lua:15:13
+       |
+    15 |             ui.string "table" { label = "Table", initial_value = "*" },
+       |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ [2]
+       |
+       = help: add `tooltip = "…"`, or a `description` to the field
+
+    5 plugins registered, 0 failed, 2 warnings
+    "#);
 }
 
 #[test]

@@ -275,6 +275,8 @@ async fn a_plugin_for_another_patchbay_is_incompatible() {
         message.contains(">=99") && message.contains("0.1.0"),
         "{message}"
     );
+    let complaint = server.run(&["plugin", "migrate", "NewDataOutput"]).badly();
+    assert!(complaint.contains("requires Patchbay >=99"), "{complaint}");
 }
 
 #[tokio::test]
@@ -327,4 +329,68 @@ async fn a_word_of_the_routes_is_no_plugin_name() {
         assert_eq!(failed["state"], "failed", "{file}");
         assert!(failed["last_error"]["line"].is_u64(), "{failed}");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_for_another_api_is_incompatible_whatever_else_it_says() {
+    // One that reads like one for this API, one that uses a function, one that uses a syntax, and one that uses keys which
+    // are not known here.
+    for newer in [
+        plugin("OwnDataOutput", "api = 2,"),
+        "return patchbay.plugin {\n    name = \"OwnDataOutput\",\n    api = 2,\n    streams = patchbay.stream \"x\" {},\n}\n"
+            .to_owned(),
+        "return patchbay.plugin {\n    name = \"OwnDataOutput\",\n    api = 2,\n    fields = [| folder |],\n}\n"
+            .to_owned(),
+        "local api = 1 + 1\nreturn patchbay.plugin {\n    name = \"OwnDataOutput\",\n    api = api,\n    streams = {},\n}\n"
+            .to_owned(),
+    ] {
+        let server = Server::start(|options| {
+            options.file("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
+        });
+        server.get("plugins/OwnDataOutput/form").await.is(200);
+        server.folder.write_by_rename("lua-plugins/own.lua", &newer);
+        let status = server
+            .until("plugins/status", 200, |status| {
+                entry_at(status, "own.lua")["state"] == "incompatible"
+            })
+            .await;
+        let error = &entry_at(&status, "own.lua")["last_error"];
+        assert_eq!(error["stage"], "api", "{newer}: {status:#}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.contains("this Patchbay speaks plugin API 1")
+                && message.contains("install a version of the plugin for API 1, or a Patchbay that speaks 2"),
+            "{message}"
+        );
+        assert_eq!(error["mistakes"].as_array().expect("mistakes").len(), 1, "{error:#}");
+        // The last good one stays.
+        let form = server.get("plugins/OwnDataOutput/form").await.is(200).json();
+        assert_eq!(form["version"], "1.0.0");
+        assert_eq!(form["state"], "incompatible");
+        server.folder.write_by_rename("lua-plugins/own.lua", plugin("OwnDataOutput", "api = 1,"));
+        server
+            .until("plugins/OwnDataOutput", 200, |details| details["state"] == "active")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_requires_another_patchbay_is_incompatible_whatever_else_it_says() {
+    let server = Server::start(|options| {
+        options.file(
+            "lua-plugins/new.lua",
+            "return patchbay.plugin {\n    name = \"NewDataOutput\",\n    requires = \">=99\",\n    streams = patchbay.stream \"x\" {},\n}\n",
+        );
+    });
+    let status = server.get("plugins/status").await.is(200).json();
+    let new = entry_at(&status, "new.lua");
+    assert_eq!(new["state"], "incompatible", "{status:#}");
+    assert_eq!(new["last_error"]["stage"], "requires");
+    assert_eq!(new["last_error"]["line"], 3);
+    let message = new["last_error"]["message"].as_str().expect("a message");
+    assert!(
+        message.contains("requires Patchbay >=99, and this is 0.1.0"),
+        "{message}"
+    );
+    assert!(!message.contains("stream"), "{message}");
 }

@@ -32,6 +32,8 @@
 //! | `cluster` | what servers on one database tell of each other |
 //! | `db_copy` | databases that are copied |
 //! | `command_line` | the verbs |
+//! | `plugin_check` | plugins checked by themselves, as authors, editors and pipelines do |
+//! | `plugin_dev` | one plugin, served while it is written |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
 //! | `readme` | the README, executed |
@@ -64,6 +66,8 @@ mod migrations;
 mod openapi;
 mod package_archives;
 mod packages;
+mod plugin_check;
+mod plugin_dev;
 mod readme;
 mod reload;
 mod reload_files;

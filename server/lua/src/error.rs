@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use patchbay_plugin::definition::Incompatibility;
 use patchbay_plugin::term::Mistake;
 use serde::Serialize;
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub line: Option<u32>,
     /// The column, from 1, in characters.
     pub column: Option<u32>,
+    /// Where the place ends, and the text of its first line.
+    pub span: Option<Box<Span>>,
     /// The path inside the returned table, such as `fields[2].default`.
     pub path: Option<String>,
     /// What would have been right.
@@ -33,6 +36,15 @@ pub struct Report {
     pub help: Option<String>,
 }
 
+/// What else is known of a place in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Where it ends: the line, and the column just after it, from 1, in characters.
+    pub end: Option<(u32, u32)>,
+    /// The text of its first line, as it was read.
+    pub source_line: Option<String>,
+}
+
 /// What was being done when something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +53,10 @@ pub enum Stage {
     Read,
     /// Compiling a file.
     Parse,
+    /// Comparing the plugin API that it is written for with the one that is spoken.
+    Api,
+    /// Comparing the Patchbay that it requires with this one.
+    Requires,
     /// Running the files' top level.
     Load,
     /// Checking the definition.
@@ -53,6 +69,23 @@ pub enum Stage {
     Hook,
 }
 
+impl Stage {
+    /// The stage as answers name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Stage::Read => "read",
+            Stage::Parse => "parse",
+            Stage::Api => "api",
+            Stage::Requires => "requires",
+            Stage::Load => "load",
+            Stage::Definition => "definition",
+            Stage::Settings => "settings",
+            Stage::Migration => "migration",
+            Stage::Hook => "hook",
+        }
+    }
+}
+
 impl Report {
     pub(crate) fn new(stage: Stage, message: impl Into<String>) -> Report {
         Report {
@@ -62,6 +95,7 @@ impl Report {
             file: None,
             line: None,
             column: None,
+            span: None,
             path: None,
             expected: None,
             found: None,
@@ -83,6 +117,21 @@ impl Report {
         }
     }
 
+    /// That the plugin does not fit this Patchbay.
+    pub(crate) fn incompatible(reason: &Incompatibility) -> Report {
+        let stage = match reason.key {
+            "api" => Stage::Api,
+            _ => Stage::Requires,
+        };
+        Report {
+            path: Some(reason.key.to_owned()),
+            expected: Some(reason.expected.clone()),
+            found: Some(reason.found.clone()),
+            help: Some(reason.help.clone()),
+            ..Report::new(stage, reason.message.clone())
+        }
+    }
+
     pub(crate) fn in_file(mut self, file: impl Into<String>) -> Report {
         self.file = Some(file.into());
         self
@@ -91,6 +140,11 @@ impl Report {
     pub(crate) fn at_line(mut self, line: Option<u32>) -> Report {
         self.line = line;
         self
+    }
+
+    /// What is known of the place, to be filled in.
+    pub(crate) fn span_mut(&mut self) -> &mut Span {
+        self.span.get_or_insert_default()
     }
 
     pub(crate) fn in_hook(mut self, hook: Option<&'static str>) -> Report {
@@ -132,6 +186,14 @@ pub struct LoadError {
     pub version: Option<String>,
     /// The mistakes; never empty.
     pub reports: Vec<Report>,
+}
+
+impl LoadError {
+    /// Whether the plugin is for another Patchbay, so that nothing else about it counts.
+    pub fn is_incompatible(&self) -> bool {
+        let first = self.reports.first().map(|report| report.stage);
+        matches!(first, Some(Stage::Api | Stage::Requires))
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -198,6 +260,17 @@ impl HookError {
             | HookError::Stuck(report) => std::slice::from_ref(report),
             HookError::Nonsense(reports) => reports,
             HookError::Unavailable(_) | HookError::Busy | HookError::Closed => &[],
+        }
+    }
+
+    pub(crate) fn reports_mut(&mut self) -> &mut [Report] {
+        match self {
+            HookError::Raised(report)
+            | HookError::Deadline(report)
+            | HookError::Memory(report)
+            | HookError::Stuck(report) => std::slice::from_mut(report),
+            HookError::Nonsense(reports) => reports,
+            HookError::Unavailable(_) | HookError::Busy | HookError::Closed => &mut [],
         }
     }
 }

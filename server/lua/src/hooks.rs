@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mlua::Value;
 use patchbay_plugin::Map;
 use patchbay_plugin::field::Field;
-use patchbay_plugin::form::read_form;
+use patchbay_plugin::form::{read_form, unexplained};
 use patchbay_plugin::name::nearest;
 use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
 
@@ -40,6 +40,14 @@ pub(crate) struct RawForm {
 }
 
 impl RawForm {
+    /// What the elements lack for whoever fills them in.
+    pub(crate) fn unexplained(&self, fields: &[Field]) -> Vec<Mistake> {
+        self.elements
+            .as_ref()
+            .map(|term| unexplained(term, fields))
+            .unwrap_or_default()
+    }
+
     /// Checks the elements against the plugin's fields.
     pub(crate) fn read(self, fields: &[Field]) -> Result<Form, Vec<Mistake>> {
         Ok(Form {

@@ -85,7 +85,7 @@ pub use api::{API, Entry, Part, RECORDS, Record, Shape};
 pub use call::{
     CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall,
 };
-pub use error::{FieldError, HookError, LoadError, NormalizeError, Report, Stage, UrlError};
+pub use error::{FieldError, HookError, LoadError, NormalizeError, Report, Span, Stage, UrlError};
 pub use limits::Limits;
 pub use plugin::Plugin;
 pub use sandbox::Sandbox;

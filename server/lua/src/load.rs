@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::Value;
-use patchbay_plugin::definition::Definition;
+use mlua::{Table, Value};
+use patchbay_plugin::definition::{Definition, Incompatibility};
 use patchbay_plugin::term::{Mistake, Path};
+use semver::VersionReq;
 
 use crate::clock;
 use crate::error::{Report, Stage};
@@ -32,6 +33,8 @@ pub(crate) struct Loaded {
 pub(crate) struct Failed {
     /// The version that the plugin says it has, where it came that far.
     pub(crate) version: Option<String>,
+    /// That it is for another Patchbay, so that the mistakes may be none.
+    pub(crate) misfit: Option<Incompatibility>,
     pub(crate) mistakes: Vec<Unplaced>,
 }
 
@@ -39,6 +42,7 @@ impl From<Vec<Unplaced>> for Failed {
     fn from(mistakes: Vec<Unplaced>) -> Failed {
         Failed {
             version: None,
+            misfit: None,
             mistakes,
         }
     }
@@ -127,6 +131,12 @@ async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Load
         .raw_get::<Option<String>>("version")
         .ok()
         .flatten();
+    let misfit = misfit_of(definition);
+    let failed = |mistakes| Failed {
+        version: version.clone(),
+        misfit: misfit.clone(),
+        mistakes,
+    };
     let inline = inline_of(definition);
     let found = read_migrations(vm, running, source, inline).await?;
     let mut mistakes = found.mistakes;
@@ -136,7 +146,7 @@ async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Load
     let unreadable = reader.into_mistakes();
     if !unreadable.is_empty() {
         mistakes.extend(unreadable.into_iter().map(here));
-        return Ok(Err(Failed { version, mistakes }));
+        return Ok(Err(failed(mistakes)));
     }
     Ok(match Definition::read(term, found.migrations) {
         Ok(definition) if mistakes.is_empty() => Ok(Loaded {
@@ -144,16 +154,22 @@ async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Load
             libs: vm.modules.libs(),
             quick,
         }),
-        Ok(_) => Err(Failed { version, mistakes }),
+        Ok(_) => Err(failed(mistakes)),
         Err(more) => {
             let mut all: Vec<Unplaced> = more.into_iter().map(here).collect();
             all.append(&mut mistakes);
-            Err(Failed {
-                version,
-                mistakes: all,
-            })
+            Err(failed(all))
         }
     })
+}
+
+/// Why a definition does not fit this Patchbay, as far as it says so in what it returned.
+fn misfit_of(definition: &Table) -> Option<Incompatibility> {
+    let api = definition.raw_get::<Option<i64>>("api").ok().flatten();
+    let requires = definition.raw_get::<Option<String>>("requires");
+    let requires = requires.ok().flatten();
+    let requires = requires.and_then(|text| VersionReq::parse(&text).ok());
+    Incompatibility::of(api, requires.as_ref())
 }
 
 fn no_plugin(found: &str, source: &Source) -> Unplaced {

@@ -254,17 +254,9 @@ fn steps_of(
         if !matches!(name.as_str(), "up" | "down" | "id") {
             let path = origin.path.key(&name);
             let (expected, found) = ("one of the keys up, down", format!("`{name}`"));
-            match nearest(&name, ["up", "down"]) {
-                Some(near) => {
-                    mistakes.add_with_help(
-                        path,
-                        expected,
-                        found,
-                        format!("did you mean `{near}`?"),
-                    );
-                }
-                None => mistakes.add(path, expected, found),
-            }
+            let near = nearest(&name, ["up", "down"]);
+            let help = near.map(|near| format!("did you mean `{near}`?"));
+            mistakes.add_at_key(path, expected, found, help);
         }
     }
     let mut function = |key: &str| match table.raw_get::<Value>(key) {

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use patchbay_plugin::Map;
-use patchbay_plugin::definition::Definition;
-use patchbay_plugin::form::derived_form;
-use patchbay_plugin::term::Mistake;
+use patchbay_plugin::definition::{Definition, Incompatibility};
+use patchbay_plugin::form::{derived_form, unexplained_fields};
+use patchbay_plugin::term::{Mistake, Path};
 
 use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
-use crate::error::{FieldError, HookError, NormalizeError, UrlError};
+use crate::error::{FieldError, HookError, NormalizeError, Report, Stage, UrlError};
 use crate::hooks::Link;
-use crate::positions::{Places, place_answer};
+use crate::load::Unplaced;
+use crate::positions::{Places, place_all, place_answer};
 use crate::queue::{Refused, Reply, Request, Shared};
 use crate::sandbox::Threads;
 use crate::vm::Facts;
@@ -99,6 +100,55 @@ impl Plugin {
         }
     }
 
+    /// What its form lacks for whoever fills it in, such as labels and tooltips, each with its place. Nothing of it stops
+    /// anything. A form that fails, or is not configured, lacks nothing that could be told.
+    pub async fn unexplained(&self, reader: Arc<dyn CatalogueReader>) -> Vec<Report> {
+        let (definition, source) = (self.definition(), &self.inner.shared.source);
+        let mut reports = if definition.hooks.ui_metadata {
+            match self.inner.shared.ask(Request::Form(reader)).await {
+                Reply::Form(form) => {
+                    let mistakes = form.unexplained(&definition.fields);
+                    place_answer("ui_metadata", mistakes, source, &self.inner.places).await
+                }
+                _ => Vec::new(),
+            }
+        } else {
+            let mistakes = unexplained_fields(&definition.fields).into_iter();
+            let unplaced = mistakes.map(|mistake| {
+                Unplaced::in_file(Stage::Definition, mistake, &source.entry, source)
+            });
+            place_all(unplaced.collect(), source).await
+        };
+        source.add_lines(&mut reports);
+        reports
+    }
+
+    /// A report about its definition that is made elsewhere: something wrong, or odd, at the path of the mistake.
+    pub async fn report(&self, stage: Stage, mistake: Mistake) -> Report {
+        let source = &self.inner.shared.source;
+        let unplaced = Unplaced::in_file(stage, mistake, &source.entry, source);
+        self.placed(unplaced).await
+    }
+
+    /// The report that it does not fit this Patchbay, with its place.
+    pub async fn misfit(&self, misfit: &Incompatibility) -> Report {
+        let source = &self.inner.shared.source;
+        let path = Path::default().key(misfit.key);
+        let unplaced = Unplaced {
+            report: Report::incompatible(misfit).in_file(source.shown(&source.entry)),
+            place: Some((source.entry.clone(), path, false)),
+        };
+        self.placed(unplaced).await
+    }
+
+    async fn placed(&self, unplaced: Unplaced) -> Report {
+        let source = &self.inner.shared.source;
+        let otherwise = unplaced.report.clone();
+        let mut reports = place_all(vec![unplaced], source).await;
+        source.add_lines(&mut reports);
+        reports.pop().unwrap_or(otherwise)
+    }
+
     /// The values as they are to be stored. Without the hook they are as they were. What comes back is plain data, but
     /// not yet checked against the fields.
     ///
@@ -182,21 +232,19 @@ impl Plugin {
 
     async fn refused(&self, hook: &'static str, refused: Refused) -> HookError {
         match refused {
-            Refused::Error(error) => error,
+            Refused::Error(mut error) => {
+                self.inner.shared.source.add_lines(error.reports_mut());
+                error
+            }
             Refused::Nonsense(mistakes) => self.nonsense(hook, mistakes).await,
         }
     }
 
     async fn nonsense(&self, hook: &'static str, mistakes: Vec<Mistake>) -> HookError {
-        HookError::Nonsense(
-            place_answer(
-                hook,
-                mistakes,
-                &self.inner.shared.source,
-                &self.inner.places,
-            )
-            .await,
-        )
+        let source = &self.inner.shared.source;
+        let mut reports = place_answer(hook, mistakes, source, &self.inner.places).await;
+        source.add_lines(&mut reports);
+        HookError::Nonsense(reports)
     }
 }
 

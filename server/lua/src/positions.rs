@@ -15,8 +15,12 @@ use full_moon::ast::{
     Prefix, Stmt, Suffix, TableConstructor, Var,
 };
 use full_moon::node::Node;
-use full_moon::tokenizer::{Position, TokenReference, TokenType};
+use full_moon::tokenizer::{
+    Lexer, LexerResult, Position, Symbol, Token, TokenReference, TokenType,
+};
+use patchbay_plugin::definition::Incompatibility;
 use patchbay_plugin::term::{Mistake, Path, Step};
+use semver::VersionReq;
 use tokio::sync::oneshot;
 
 use crate::error::{Report, Stage};
@@ -24,8 +28,28 @@ use crate::load::Unplaced;
 use crate::queue::lock;
 use crate::source::Source;
 
-/// A line and a column, both from 1.
-type Place = (u32, u32);
+/// A line and a column, both from 1, where something begins, and where it has ended.
+#[derive(Clone, Copy)]
+struct Place {
+    start: (u32, u32),
+    end: (u32, u32),
+}
+
+impl Place {
+    fn of((start, end): Range) -> Option<Place> {
+        let pair = |at: Position| {
+            let line = u32::try_from(at.line()).ok()?;
+            Some((line, u32::try_from(at.character()).ok()?))
+        };
+        Some(Place {
+            start: pair(start)?,
+            end: pair(end)?,
+        })
+    }
+}
+
+/// From where to where something is.
+type Range = (Position, Position);
 
 /// The parser recurses as deep as the source nests; Luau has compiled it, so that is some hundred levels.
 const STACK: usize = 64 * 1024 * 1024;
@@ -131,31 +155,161 @@ pub(crate) async fn place_answer(
 }
 
 fn at(mut report: Report, place: Option<Place>) -> Report {
-    if let Some((line, column)) = place {
-        report.line = Some(line);
-        report.column = Some(column);
+    if let Some(Place { start, end }) = place {
+        report.line = Some(start.0);
+        report.column = Some(start.1);
+        report.span_mut().end = Some(end);
     }
     report
 }
 
-/// Finds places on a thread of its own. Without one, or where the parser fails, reports name the file alone.
+/// Finds places. Without a thread, or where the parser fails, reports name the file alone.
 async fn find_all(source: &Arc<Source>, wanted: Vec<Wanted>) -> Vec<Option<Place>> {
     let count = wanted.len();
     if count == 0 {
         return Vec::new();
     }
-    let (sender, receiver) = oneshot::channel();
     let source = source.clone();
-    let spawned = std::thread::Builder::new()
+    let found = aside(move || find(&source, &wanted)).await;
+    found.unwrap_or_else(|| vec![None; count])
+}
+
+/// Runs the parser on a thread of its own; none when there is no thread, or the parser fails.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
         .name("lua-positions".to_owned())
         .stack_size(STACK)
         .spawn(move || {
-            let _ = sender.send(find(&source, &wanted));
-        });
-    match spawned {
-        Ok(_) => receiver.await.unwrap_or_else(|_| vec![None; count]),
-        Err(_) => vec![None; count],
+            let _ = sender.send(work());
+        })
+        .ok()?;
+    receiver.await.ok()
+}
+
+/// Says that a plugin which does not load is for another Patchbay, when its file says so in plain words. A file for a
+/// newer API may use names, keys and even a syntax that are not known here, and then whatever else is wrong with it is no
+/// news. Where the file was `compiled` it is parsed; else only its words are read, because a file that the compiler refused
+/// may nest deeper than the parser can go.
+pub(crate) async fn find_incompatibility(source: &Arc<Source>, compiled: bool) -> Option<Report> {
+    let file = source.clone();
+    let found = aside(move || {
+        let text = file.files.get(&file.entry)?;
+        match compiled {
+            true => {
+                let parsed = full_moon::parse(text).ok()?;
+                let search = Search::new(parsed.nodes());
+                let returned = search.returned(parsed.nodes(), 0)?;
+                misfit(|key| {
+                    let found = search.key(returned, key, 0)?;
+                    literal(search.resolve(found.spot).0?, found.range?)
+                })
+            }
+            false => {
+                let tokens = tokens(text);
+                misfit(|key| literal_in(&tokens, key))
+            }
+        }
+    });
+    let (reason, place) = found.await.flatten()?;
+    let report = Report::incompatible(&reason).in_file(source.shown(&source.entry));
+    Some(at(report, place))
+}
+
+/// A literal of the source, and where it is.
+struct Literal {
+    text: String,
+    range: Range,
+}
+
+fn misfit(find: impl Fn(&str) -> Option<Literal>) -> Option<(Incompatibility, Option<Place>)> {
+    let (api, requires) = (find("api"), find("requires"));
+    let reason = Incompatibility::of(
+        api.as_ref().and_then(|api| api.text.parse().ok()),
+        requires
+            .as_ref()
+            .and_then(|range| VersionReq::parse(&range.text).ok())
+            .as_ref(),
+    )?;
+    let said = match reason.key {
+        "api" => api,
+        _ => requires,
+    };
+    Some((reason, said.and_then(|literal| Place::of(literal.range))))
+}
+
+fn literal(value: &Expression, range: Range) -> Option<Literal> {
+    let (Expression::Number(token) | Expression::String(token)) = value else {
+        return None;
+    };
+    let text = literal_text(token.token())?;
+    Some(Literal { text, range })
+}
+
+fn literal_text(token: &Token) -> Option<String> {
+    match token.token_type() {
+        TokenType::Number { text } => Some(text.to_string()),
+        TokenType::StringLiteral { literal, .. } => Some(literal.to_string()),
+        _ => None,
     }
+}
+
+/// The words of a source, without white space and comments; of one that cannot be read to its end, those before.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut lexer = Lexer::new(text, full_moon::LuaVersion::new());
+    let mut tokens = Vec::new();
+    while let Some(LexerResult::Ok(token) | LexerResult::Recovered(token, _)) = lexer.consume() {
+        tokens.push(token.token().clone());
+    }
+    tokens
+}
+
+/// What a key is set to, right in the table of a `plugin { … }` or `plugin({ … })`.
+fn literal_in(tokens: &[Token], wanted: &str) -> Option<Literal> {
+    let symbol = |place: usize| match tokens.get(place).map(Token::token_type) {
+        Some(TokenType::Symbol { symbol }) => Some(*symbol),
+        _ => None,
+    };
+    let named = |place: usize, name: &str| matches!(tokens.get(place).map(Token::token_type), Some(TokenType::Identifier { identifier }) if identifier.as_str() == name);
+    // How deep a place is in brackets, and at which depth the table of a plugin is open.
+    let (mut depth, mut open) = (0usize, None);
+    for place in 0..tokens.len() {
+        match symbol(place) {
+            Some(Symbol::LeftBrace | Symbol::LeftParen | Symbol::LeftBracket) => {
+                depth += 1;
+                let before = match place.checked_sub(1).and_then(symbol) {
+                    Some(Symbol::LeftParen) => place.checked_sub(2),
+                    _ => place.checked_sub(1),
+                };
+                let begins = symbol(place) == Some(Symbol::LeftBrace)
+                    && before.is_some_and(|before| named(before, "plugin"));
+                if begins && open.is_none() {
+                    open = Some(depth);
+                }
+            }
+            Some(Symbol::RightBrace | Symbol::RightParen | Symbol::RightBracket) => {
+                if open == Some(depth) {
+                    open = None;
+                }
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        let begins_field = place.checked_sub(1).and_then(symbol).is_some_and(|before| {
+            [Symbol::LeftBrace, Symbol::Comma, Symbol::Semicolon].contains(&before)
+        });
+        if open == Some(depth)
+            && begins_field
+            && named(place, wanted)
+            && symbol(place + 1) == Some(Symbol::Equal)
+        {
+            let value = tokens.get(place + 2)?;
+            let text = literal_text(value)?;
+            let range = (value.start_position(), value.end_position());
+            return Some(Literal { text, range });
+        }
+    }
+    None
 }
 
 fn find(source: &Source, wanted: &[Wanted]) -> Vec<Option<Place>> {
@@ -172,11 +326,7 @@ fn find(source: &Source, wanted: &[Wanted]) -> Vec<Option<Place>> {
         .iter()
         .map(|one| {
             let ast = parsed.get(one.file.as_str())?.as_ref()?;
-            let place = Search::new(ast.nodes()).place(one)?;
-            Some((
-                u32::try_from(place.line()).ok()?,
-                u32::try_from(place.character()).ok()?,
-            ))
+            Place::of(Search::new(ast.nodes()).place(one)?)
         })
         .collect()
 }
@@ -189,20 +339,20 @@ enum Spot<'a> {
     Name,
 }
 
-/// A spot, and where it and its key begin.
+/// A spot, and where it and its key are.
 #[derive(Clone, Copy)]
 struct Found<'a> {
     spot: Spot<'a>,
-    key: Option<Position>,
-    start: Option<Position>,
+    key: Option<Range>,
+    range: Option<Range>,
 }
 
 impl<'a> Found<'a> {
-    fn value(value: &'a Expression, key: Option<Position>) -> Found<'a> {
+    fn value(value: &'a Expression, key: Option<Range>) -> Found<'a> {
         Found {
             spot: Spot::Value(value),
             key,
-            start: value.start_position(),
+            range: value.range(),
         }
     }
 }
@@ -239,20 +389,20 @@ impl<'a> Search<'a> {
         Some(())
     }
 
-    fn place(mut self, wanted: &Wanted) -> Option<Position> {
+    fn place(mut self, wanted: &Wanted) -> Option<Range> {
         let top = self.scopes.first().copied()?;
         let mut here = self.returned(top, 0)?;
         if let Some(hook) = wanted.hook {
             let Some(found) = self.key(here, hook, 0) else {
-                return here.start;
+                return here.range;
             };
             let Some(body) = self.body(found) else {
-                return found.start.or(found.key);
+                return found.range.or(found.key);
             };
             self.scopes.push(body.block());
             match self.returned(body.block(), 0) {
                 Some(returned) => here = returned,
-                None => return found.key.or(found.start),
+                None => return found.key.or(found.range),
             }
         }
         for (place, step) in wanted.steps.iter().enumerate() {
@@ -260,14 +410,14 @@ impl<'a> Search<'a> {
                 WantedStep::Key(key) => self.key(here, key, 0),
                 WantedStep::Index(index) => self.index(here, *index, 0),
             };
-            let Some(next) = next else { return here.start };
+            let Some(next) = next else { return here.range };
             let last = place + 1 == wanted.steps.len();
             if last && wanted.at_key {
-                return next.key.or(next.start);
+                return next.key.or(next.range);
             }
             here = next;
         }
-        here.start
+        here.range
     }
 
     /// The first value that a block returns at its end, or else in the blocks inside it.
@@ -275,7 +425,7 @@ impl<'a> Search<'a> {
         self.step(depth)?;
         if let Some(LastStmt::Return(returned)) = block.last_stmt() {
             let value = returned.returns().iter().next()?;
-            return Some(Found::value(value, returned.token().start_position()));
+            return Some(Found::value(value, returned.token().range()));
         }
         block.stmts().find_map(|statement| match statement {
             Stmt::Do(inner) => self.returned(inner.block(), depth + 1),
@@ -376,13 +526,13 @@ impl<'a> Search<'a> {
                     .iter()
                     .position(|variable| is_member(variable, table, wanted))
                     .and_then(|place| assignment.expressions().iter().nth(place))
-                    .map(|value| Found::value(value, assignment.start_position())),
+                    .map(|value| Found::value(value, assignment.variables().range())),
                 Stmt::FunctionDeclaration(function) => {
                     let names: Vec<_> = function.name().names().iter().map(word).collect();
                     (names == [Some(table), Some(wanted)]).then(|| Found {
                         spot: Spot::Body(function.body()),
-                        key: function.start_position(),
-                        start: function.start_position(),
+                        key: function.name().range(),
+                        range: function.name().range(),
                     })
                 }
                 _ => None,
@@ -420,15 +570,15 @@ impl<'a> Search<'a> {
 fn key_of<'a>(table: &'a TableConstructor, wanted: &str) -> Option<Found<'a>> {
     table.fields().iter().find_map(|field| match field {
         Field::NameKey { key, value, .. } if word(key) == Some(wanted) => {
-            Some(Found::value(value, key.start_position()))
+            Some(Found::value(value, key.range()))
         }
         Field::ExpressionKey {
             brackets,
             key,
             value,
             ..
-        } if matches!(&**key, Expression::String(token) if text(token) == Some(wanted)) => {
-            Some(Found::value(value, brackets.start_position()))
+        } if matches!(&**key, Expression::String(token) if text_of(token) == Some(wanted)) => {
+            Some(Found::value(value, brackets.range()))
         }
         _ => None,
     })
@@ -445,13 +595,11 @@ fn key_of_call<'a>(call: &'a FunctionCall, wanted: &str) -> Option<Found<'a>> {
     calls(call).find_map(|arguments| match arguments {
         FunctionArgs::String(token) => Some(Found {
             spot: Spot::Name,
-            key: token.start_position(),
-            start: token.start_position(),
+            key: token.range(),
+            range: token.range(),
         }),
         FunctionArgs::Parentheses { arguments, .. } => match arguments.iter().next() {
-            Some(value @ Expression::String(token)) => {
-                Some(Found::value(value, token.start_position()))
-            }
+            Some(value @ Expression::String(token)) => Some(Found::value(value, token.range())),
             _ => None,
         },
         _ => None,
@@ -512,9 +660,48 @@ fn word(token: &TokenReference) -> Option<&str> {
     }
 }
 
-fn text(token: &TokenReference) -> Option<&str> {
+fn text_of(token: &TokenReference) -> Option<&str> {
     match token.token().token_type() {
         TokenType::StringLiteral { literal, .. } => Some(literal.as_str()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api_in(text: &str) -> Option<String> {
+        literal_in(&tokens(text), "api").map(|literal| literal.text)
+    }
+
+    #[test]
+    fn the_words_of_a_file_that_does_not_compile_tell_its_api() {
+        let two = Some("2".to_owned());
+        assert_eq!(
+            api_in("return patchbay.plugin { name = 'A', api = 2, x = = }"),
+            two
+        );
+        assert_eq!(
+            api_in("return patchbay.plugin({\n  f(1), { api = 3 };\n  api = 2 --[[ the next ]] , "),
+            two
+        );
+        for text in [
+            "",
+            "local t = { api = 2 } return patchbay.plugin { name = 'A' ",
+            "return patchbay.plugin { url = function() local api = 2 end, name = = }",
+            "return patchbay.plugin { x = { api = 2 }, = }",
+            "return patchbay.plugin { } , { api = 2 }",
+            "-- plugin { api = 2 }",
+            "return patchbay.plugin { api = two, = }",
+        ] {
+            assert_eq!(api_in(text), None, "{text}");
+        }
+        // No depth is too deep.
+        let deep = format!(
+            "return patchbay.plugin {{ api = 2, x = {}",
+            "{".repeat(200_000)
+        );
+        assert_eq!(api_in(&deep), two);
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{LoadError, Report, Stage};
 use crate::limits::Limits;
 use crate::load::{self, Failed};
 use crate::plugin::Plugin;
-use crate::positions::place_all;
+use crate::positions::{find_incompatibility, place_all};
 use crate::queue::{Refused, Reply, Request, Shared, lock};
 use crate::source::{SettingsLookup, Source};
 use crate::thread::LuaThread;
@@ -91,6 +91,7 @@ impl Sandbox {
                 for report in &mut reports {
                     report.stage = Stage::Load;
                 }
+                source.add_lines(&mut reports);
                 return Err(LoadError {
                     version: None,
                     reports,
@@ -127,9 +128,22 @@ impl Sandbox {
 }
 
 async fn place(failed: Failed, source: &Arc<Source>) -> LoadError {
+    let compiled = failed
+        .mistakes
+        .iter()
+        .all(|mistake| mistake.report.stage != Stage::Parse);
+    let misfit = find_incompatibility(source, compiled).await.or_else(|| {
+        let report = Report::incompatible(failed.misfit.as_ref()?);
+        Some(report.in_file(source.shown(&source.entry)))
+    });
+    let mut reports = match misfit {
+        Some(report) => vec![report],
+        None => place_all(failed.mistakes, source).await,
+    };
+    source.add_lines(&mut reports);
     LoadError {
         version: failed.version,
-        reports: place_all(failed.mistakes, source).await,
+        reports,
     }
 }
 

@@ -51,8 +51,7 @@ return patchbay.plugin {
     lua-plugins/x.lua:10:19: fields[3].name: expected a field name: a lower-case letter, then lower-case letters, digits and `_`, at most 48 bytes, found "Count"
     lua-plugins/x.lua:11:28: fields[4].patern: expected one of the keys default, depends_on, description, label, max, min, name, pattern, required, type, found `patern` (did you mean `pattern`?)
     lua-plugins/x.lua:12:27: fields[5].of: expected "string", "integer", "number" or "boolean", found "things"
-    lua-plugins/x.lua:15:11: examples[1].a: expected a field of this plugin, found `a` (it has no such field)
-    lua-plugins/x.lua:15:23: examples[1].nope: expected a field of this plugin, found `nope` (it has no such field)
+    lua-plugins/x.lua:15:16: examples[1].nope: expected a field of this plugin, found `nope` (it has no such field)
     lua-plugins/x.lua:17:12: render: expected a function, found "text"
     lua-plugins/x.lua:5:3: vesion: expected one of the keys aliases, api, environment_entry, examples, fields, migrations, name, normalize, placeholders, platform, render, requires, settings, table, ui_metadata, url, validate, version, found `vesion` (did you mean `version`?)
     lua-plugins/x.lua:6:31: platform.platform_key: expected a platform key: lower-case letters, digits, `_` and `-`, at most 64, as in "snowflake", found "X y"
@@ -112,14 +111,14 @@ async fn errors_of_code_have_their_line_and_no_stack() {
     assert!(!found.contains("traceback"));
     assert_snapshot!(found, @r##"
     lua-plugins/x.lua:3: Expected ',' after table constructor element
-    lua-plugins/x.lua:3: attempt to index nil with 'y'
+    lua-plugins/x.lua:3:10: attempt to index nil with 'y'
     lua-plugins/x.lua:2: no luck
     lua-plugins/x.lua:2: it raised a value that is no text; raise a text with error("…")
     lua-plugins/x.lua:2: plain
-    lua-plugins/x.lua:2: invalid argument #1 to 'rep' (string expected, got nil)
-    lua-plugins/x.lua:2: field.string "a" takes a table of options, not string
-    lua-plugins/x.lua:2: field.string takes a name first: field.string "name" { … }
-    lua-plugins/x.lua:2: patchbay.field has no "strng" (did you mean "string"?)
+    lua-plugins/x.lua:2:18: invalid argument #1 to 'rep' (string expected, got nil)
+    lua-plugins/x.lua:2:24: field.string "a" takes a table of options, not string
+    lua-plugins/x.lua:2:25: field.string takes a name first: field.string "name" { … }
+    lua-plugins/x.lua:2:23: patchbay.field has no "strng" (did you mean "string"?)
     lua-plugins/x.lua:2: patchbay.plugin takes a table, not nil
     lua-plugins/x.lua:2:8: expected a plugin: return patchbay.plugin { name = …, fields = … }, found a number
     lua-plugins/x.lua:2:8: expected a plugin: return patchbay.plugin { name = …, fields = … }, found a table that patchbay.plugin did not mark
@@ -189,16 +188,16 @@ async fn modules_are_refused_with_the_reason() {
     lua-plugins/x/broken.lua:2: Expected identifier when parsing expression, got '='
     lua-plugins/x/raises.lua:2: out of order
     lua-plugins/x/b.lua:1: modules require one another in a circle: lua-plugins/x/a.lua → lua-plugins/x/b.lua → lua-plugins/x/a.lua
-    lua-plugins/x/plugin.lua:3: require "./../secret": the path must be plain names, without `..`, empty parts or drive letters
+    lua-plugins/x/plugin.lua:3:23: require "./../secret": the path must be plain names, without `..`, empty parts or drive letters
     lua-plugins/x/plugin.lua:3: require "/etc/passwd": a module is "./x" in the plugin's own folder or "@lib/x" among the shared modules; nothing else can be reached
-    lua-plugins/x/plugin.lua:3: require "./a/../b": the path must be plain names, without `..`, empty parts or drive letters
-    lua-plugins/x/plugin.lua:3: require "rules": a module is "./x" in the plugin's own folder or "@lib/x" among the shared modules; nothing else can be reached
+    lua-plugins/x/plugin.lua:3:25: require "./a/../b": the path must be plain names, without `..`, empty parts or drive letters
+    lua-plugins/x/plugin.lua:3:21: require "rules": a module is "./x" in the plugin's own folder or "@lib/x" among the shared modules; nothing else can be reached
     lua-plugins/x/plugin.lua:3: require "@lib/table_famly": there is no such shared module (did you mean "@lib/table_family"?)
     @lib/nosy.lua:1: require "./rules": a shared module reaches only other shared modules, "@lib/x"
     lua-plugins/x/plugin.lua:3: require ".\\rules": write `/` between the parts of a path
-    lua-plugins/x/plugin.lua:3: require "@lib/../x": the path must be plain names, without `..`, empty parts or drive letters
+    lua-plugins/x/plugin.lua:3:26: require "@lib/../x": the path must be plain names, without `..`, empty parts or drive letters
     lua-plugins/x/plugin.lua:3: require "./C:/x": the path must be plain names, without `..`, empty parts or drive letters
-    lua-plugins/x/plugin.lua:3: require "./": the path must be plain names, without `..`, empty parts or drive letters
+    lua-plugins/x/plugin.lua:3:21: require "./": the path must be plain names, without `..`, empty parts or drive letters
     lua-plugins/x/plugin.lua:3: require "./rules.lua": the plugin's folder has no such file (did you mean "./rules"?)
     lua-plugins/x.lua:1: require "./rules": x.lua is a single file and has no folder of its own; make it a folder with plugin.lua, or use "@lib/x"
     "##);
@@ -242,13 +241,13 @@ return {
         ),
     ]);
     assert_snapshot!(mistakes(source).await, @r##"
-    lua-plugins/x/migrations/0001_create_table.lua:12:9: dwn: expected one of the keys up, down, found `dwn` (did you mean `down`?)
+    lua-plugins/x/migrations/0001_create_table.lua:12:3: dwn: expected one of the keys up, down, found `dwn` (did you mean `down`?)
     lua-plugins/x/migrations/0001_create_table.lua:4: up[1].columns[2].nulable: expected one of the keys default, name, nullable, primary_key, references, type, found `nulable` (did you mean `nullable`?)
-    lua-plugins/x/migrations/0001_create_table.lua:8: up[2].uniq: expected one of the keys columns, name, op, table, unique, found `uniq`
+    lua-plugins/x/migrations/0001_create_table.lua:8:63: up[2].uniq: expected one of the keys columns, name, op, table, unique, found `uniq`
     lua-plugins/x/migrations/0001_create_table.lua:9: up[3].to: expected a string, found nothing
-    lua-plugins/x/migrations/0001_create_table.lua:10: up[4].table: expected a table name: a lower-case letter, then lower-case letters, digits and `_`, at most 48 bytes, found "X"
-    lua-plugins/x/migrations/0002_raises.lua:3: m has no "drop_everything"; it has create_table, drop_table, add_column, rename_column, drop_column, alter_column, create_index, drop_index, update
-    lua-plugins/x/migrations/0003_syntax.lua:2: Expected identifier when parsing expression, got 'end'
+    lua-plugins/x/migrations/0001_create_table.lua:10:15: up[4].table: expected a table name: a lower-case letter, then lower-case letters, digits and `_`, at most 48 bytes, found "X"
+    lua-plugins/x/migrations/0002_raises.lua:3:7: m has no "drop_everything"; it has create_table, drop_table, add_column, rename_column, drop_column, alter_column, create_index, drop_index, update
+    lua-plugins/x/migrations/0003_syntax.lua:2:34: Expected identifier when parsing expression, got 'end'
     lua-plugins/x/migrations/0004_nothing.lua:1:8: up: expected a function: up = function(m) … end, found nothing
     lua-plugins/x/migrations/0005_down.lua:2: down[1].column: expected a column, such as column.text "database" { nullable = false }, found 5
     lua-plugins/x/migrations/4_short.lua: the name of a migration file is its id: expected a migration id: four digits, `_` and lower-case words, as in "0001_create_table", found "4_short"
@@ -277,9 +276,9 @@ return patchbay.plugin {
     assert_snapshot!(mistakes(single(text)).await, @r##"
     lua-plugins/x.lua:12:15: migrations[3].id: expected a migration id: four digits, `_` and lower-case words, as in "0001_create_table", found "first"
     lua-plugins/x.lua:14:5: migrations[5]: expected a migration, such as patchbay.migration "0001_create_table" { up = … }, found a table that patchbay.migration did not build
-    lua-plugins/x.lua:8: migrations[1].up[1].columns[2].name: expected a name: a lower-case letter, then lower-case letters, digits and `_`, at most 48 bytes, found "A"
+    lua-plugins/x.lua:8:84: migrations[1].up[1].columns[2].name: expected a name: a lower-case letter, then lower-case letters, digits and `_`, at most 48 bytes, found "A"
     lua-plugins/x.lua:11:5: migrations[2]: expected each migration's id once, found 0001_create_table again (number it after the others)
-    lua-plugins/x.lua:13:37: migrations[4].dwon: expected one of the keys up, down, found `dwon` (did you mean `down`?)
+    lua-plugins/x.lua:13:30: migrations[4].dwon: expected one of the keys up, down, found `dwon` (did you mean `down`?)
     lua-plugins/x.lua:13:5: migrations[4].up: expected a function: up = function(m) … end, found nothing
     "##);
 }
@@ -390,7 +389,7 @@ async fn answers_that_are_nonsense_are_placed_in_the_hook() {
     lua-plugins/x.lua:28:46: validate: [2].message: expected a string, found nothing
     lua-plugins/x.lua:28:48: validate: [2].text: expected one of the keys field, message, found `text`
     lua-plugins/x.lua:28:62: validate: [3]: expected an error: { field = "…", message = "…" }, or a text, found 5
-    lua-plugins/x.lua:23: validate: attempt to index nil with 'field'
+    lua-plugins/x.lua:23:22: validate: attempt to index nil with 'field'
     lua-plugins/x.lua:25: validate: it ran longer than 80 ms
     lua-plugins/x.lua:33:12: normalize: a[1]: expected plain data, found a function
     lua-plugins/x.lua:33:12: normalize: b: expected an integer within ±9007199254740991, found 9007199254740992

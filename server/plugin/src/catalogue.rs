@@ -381,11 +381,151 @@ pub struct EnvironmentEntry {
         std::collections::BTreeMap<String, std::collections::BTreeMap<String, Vec<Value>>>,
 }
 
+impl CatalogueFile {
+    /// The catalogue that an empty database would have once these files were applied, one after the other: for checks
+    /// that have no database. Ids are made up, secrets are taken out, and what names something unknown is left out.
+    pub fn catalogue(files: &[CatalogueFile]) -> Catalogue {
+        let mut catalogue = Catalogue {
+            version: 1,
+            ..Catalogue::default()
+        };
+        let mut ids = (1..).map(Uuid::from_u128);
+        let mut next = || ids.next().unwrap_or_default();
+        for entry in files.iter().flat_map(|file| &file.platforms) {
+            let known = catalogue.platforms.iter().find(|it| it.name == entry.name);
+            let platform_id = known.map_or_else(&mut next, |platform| platform.id);
+            catalogue.platforms.retain(|it| it.id != platform_id);
+            catalogue.platforms.push(Platform {
+                id: platform_id,
+                name: entry.name.clone(),
+            });
+            for service in &entry.services {
+                let same =
+                    |it: &PlatformService| it.platform_id == platform_id && it.name == service.name;
+                let known = catalogue.services.iter().find(|it| same(it));
+                let service_id = known.map_or_else(&mut next, |service| service.id);
+                catalogue.services.retain(|it| it.id != service_id);
+                let template = &service.result_string_template;
+                catalogue.services.push(PlatformService {
+                    id: service_id,
+                    platform_id,
+                    name: service.name.clone(),
+                    result_string_template: template.clone(),
+                    technical_info_template: service
+                        .technical_info_template
+                        .as_ref()
+                        .unwrap_or(template)
+                        .clone(),
+                });
+                if let Some(options) = &service.options {
+                    let configurations = &mut catalogue.service_configurations;
+                    configurations.retain(|it| it.service_id != service_id);
+                    configurations.push(ServiceConfiguration {
+                        id: next(),
+                        platform_id,
+                        service_id,
+                        config: options.clone(),
+                    });
+                }
+            }
+        }
+        for entry in files.iter().flat_map(|file| &file.environments) {
+            let known = catalogue.environment(&entry.name);
+            let environment_id = known.map_or_else(&mut next, |environment| environment.id);
+            catalogue.environments.retain(|it| it.id != environment_id);
+            catalogue.environments.push(Environment {
+                id: environment_id,
+                name: entry.name.clone(),
+                acronym: entry.acronym.clone(),
+                context: entry.context.clone(),
+                is_default: entry.is_default,
+            });
+            let of_platforms = entry
+                .platforms
+                .iter()
+                .map(|(platform, config)| (platform, None, config.clone()));
+            let of_services = entry.services.iter().flat_map(|(platform, services)| {
+                services.iter().map(move |(service, entries)| {
+                    (platform, Some(service), Value::Array(entries.clone()))
+                })
+            });
+            for (platform, service, config) in of_platforms.chain(of_services) {
+                let platform = catalogue.platforms.iter().find(|it| it.name == *platform);
+                let Some(platform_id) = platform.map(|platform| platform.id) else {
+                    continue;
+                };
+                let service_id = match service {
+                    None => None,
+                    Some(name) => {
+                        let mut services = catalogue.services.iter();
+                        let found =
+                            services.find(|it| it.platform_id == platform_id && it.name == *name);
+                        let Some(found) = found else { continue };
+                        Some(found.id)
+                    }
+                };
+                let configurations = &mut catalogue.environment_configurations;
+                configurations.retain(|it| {
+                    (it.environment_id, it.platform_id, it.service_id)
+                        != (environment_id, platform_id, service_id)
+                });
+                configurations.push(EnvironmentConfiguration {
+                    id: next(),
+                    environment_id,
+                    platform_id,
+                    service_id,
+                    config: without_secrets(&config),
+                });
+            }
+        }
+        catalogue
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn files_make_a_catalogue_without_a_database() {
+        let file = |value: Value| serde_json::from_value::<CatalogueFile>(value).expect("a file");
+        let first = file(json!({
+            "platform": [{ "name": "AWS", "service": [
+                { "name": "S3", "result_string_template": "{bucket}", "options": ["a"] },
+            ]}],
+            "environment": [{
+                "name": "dev", "acronym": "d",
+                "platform": { "AWS": { "account": "1", "admin_pwd": "x" }, "Nowhere": {} },
+                "service": { "AWS": { "S3": [{ "identifier": "a" }] } },
+            }],
+        }));
+        let second = file(json!({ "platform": [
+            { "name": "AWS", "service": [
+                { "name": "S3", "result_string_template": "{bucket}/{path}", "options": ["b"] },
+            ]},
+            { "name": "Kafka" },
+        ]}));
+        let catalogue = CatalogueFile::catalogue(&[first, second]);
+        let key = PlatformKey::parse("s3").expect("a key");
+        assert_eq!(
+            catalogue.platform_options(&key),
+            Some(&["b".to_owned()][..])
+        );
+        let service = catalogue.service_of(&key).expect("a service");
+        assert_eq!(service.technical_info_template, "{bucket}/{path}");
+        assert_eq!(catalogue.platforms.len(), 2);
+        let environment = catalogue.environment("dev").expect("an environment").id;
+        assert_eq!(
+            catalogue.platform_configuration(environment, &key),
+            Some(&json!({ "account": "1" }))
+        );
+        assert_eq!(
+            catalogue.service_configuration(environment, &key),
+            Some(&json!([{ "identifier": "a" }]))
+        );
+    }
 
     #[test]
     fn secrets_never_leave_and_blank_keeps_them() {

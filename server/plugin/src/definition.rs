@@ -1,6 +1,8 @@
 //! The definition of a plugin: what `plugin.lua` returned, checked and turned into plain data.
 
-use semver::VersionReq;
+use std::fmt;
+
+use semver::{Version, VersionReq};
 use serde_json::Value;
 
 use crate::Map;
@@ -14,6 +16,9 @@ use crate::validation::LocStep;
 /// The version of the plugin API that this server speaks.
 pub const PLUGIN_API: i64 = 1;
 
+/// The version of this Patchbay, which `requires` of a definition is about.
+pub const PATCHBAY: &str = env!("CARGO_PKG_VERSION");
+
 /// A checked plugin definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
@@ -21,6 +26,8 @@ pub struct Definition {
     pub name: PluginName,
     /// Its version, as written; `1.0` when left out.
     pub version: String,
+    /// The version of the plugin API that it is written for; [`PLUGIN_API`] when left out.
+    pub api: i64,
     /// Other names it answers to.
     pub aliases: Vec<PluginName>,
     /// The Patchbay versions it works with.
@@ -89,7 +96,64 @@ impl EnvironmentEntry {
     }
 }
 
+/// Why a plugin does not fit this Patchbay, whatever else is right or wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incompatibility {
+    /// The key of the definition that says so: `api` or `requires`.
+    pub key: &'static str,
+    /// What would fit.
+    pub expected: String,
+    /// What it says.
+    pub found: String,
+    /// The reason, in one sentence.
+    pub message: String,
+    /// What to install instead.
+    pub help: String,
+}
+
+impl Incompatibility {
+    /// Compares what a plugin says with what this Patchbay is. `api` comes first, because a plugin for another API may
+    /// mean anything by everything else that it says.
+    pub fn of(api: Option<i64>, requires: Option<&VersionReq>) -> Option<Incompatibility> {
+        if let Some(api) = api.filter(|api| *api != PLUGIN_API) {
+            return Some(Incompatibility {
+                key: "api",
+                expected: format!("a plugin for API {PLUGIN_API}"),
+                found: format!("one for API {api}"),
+                message: format!(
+                    "the plugin is written for plugin API {api}, and this Patchbay speaks plugin API {PLUGIN_API}"
+                ),
+                help: format!(
+                    "install a version of the plugin for API {PLUGIN_API}, or a Patchbay that speaks {api}"
+                ),
+            });
+        }
+        let requires = requires?;
+        let own = Version::parse(PATCHBAY).ok()?;
+        (!requires.matches(&own)).then(|| Incompatibility {
+            key: "requires",
+            expected: format!("a range of Patchbay versions that has {own}"),
+            found: requires.to_string(),
+            message: format!("the plugin requires Patchbay {requires}, and this is {own}"),
+            help: format!(
+                "install a version of the plugin that fits {own}, or a Patchbay that is {requires}"
+            ),
+        })
+    }
+}
+
+impl fmt::Display for Incompatibility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.message, self.help)
+    }
+}
+
 impl Definition {
+    /// Why the plugin does not fit this Patchbay; none when it does.
+    pub fn incompatibility(&self) -> Option<Incompatibility> {
+        Incompatibility::of(Some(self.api), self.requires.as_ref())
+    }
+
     /// Checks what `plugin.lua` returned. `migrations` are the written ones, already read.
     ///
     /// # Errors
@@ -128,23 +192,22 @@ fn read(term: Term, migrations: Vec<Migration>, mistakes: &mut Mistakes) -> Opti
         );
         None
     };
-    if let Some(api) = table
-        .integer("api", mistakes)
-        .filter(|api| *api != PLUGIN_API)
-    {
+    let api = table.integer("api", mistakes).unwrap_or(PLUGIN_API);
+    if api < 1 {
         mistakes.add(
             table.path_of("api"),
-            format!("a plugin API this server speaks ({PLUGIN_API})"),
+            format!("the version of the plugin API, such as {PLUGIN_API}"),
             api.to_string(),
         );
     }
     let version = read_version(&mut table, mistakes);
     let aliases = read_aliases(&mut table, name.as_ref(), mistakes);
     let requires = read_requires(&mut table, mistakes);
+    let declared = declared_names(table.peek("fields"));
     let fields = read_fields(&mut table, "fields", mistakes);
     let settings = read_fields(&mut table, "settings", mistakes);
     let written_table = table.name("table", TableName::parse, mistakes);
-    let examples = read_examples(&mut table, &fields, mistakes);
+    let examples = read_examples(&mut table, &fields, &declared, mistakes);
     let hooks = Hooks {
         ui_metadata: table.function("ui_metadata", mistakes),
         normalize: table.function("normalize", mistakes),
@@ -189,6 +252,7 @@ fn read(term: Term, migrations: Vec<Migration>, mistakes: &mut Mistakes) -> Opti
     Some(Definition {
         name,
         version,
+        api,
         aliases,
         requires,
         platform,
@@ -328,7 +392,28 @@ fn read_fields(table: &mut TableReader, key: &'static str, mistakes: &mut Mistak
     fields
 }
 
-fn read_examples(table: &mut TableReader, fields: &[Field], mistakes: &mut Mistakes) -> Vec<Map> {
+/// The names of the fields as they are written, those that are wrong otherwise too.
+fn declared_names(fields: Option<&Term>) -> Vec<String> {
+    let Some(Term::List(items)) = fields else {
+        return Vec::new();
+    };
+    let name = |item: &Term| match item {
+        Term::Table(entries) => entries.iter().find_map(|(key, value)| match value {
+            Term::String(name) if key == "name" => Some(name.clone()),
+            _ => None,
+        }),
+        _ => None,
+    };
+    items.iter().filter_map(name).collect()
+}
+
+/// `declared` are the names of all fields, so that one which is wrong itself is not told a second time by the examples.
+fn read_examples(
+    table: &mut TableReader,
+    fields: &[Field],
+    declared: &[String],
+    mistakes: &mut Mistakes,
+) -> Vec<Map> {
     let path = table.path_of("examples");
     let items = table
         .list("examples", "a list of configurations", mistakes)
@@ -350,18 +435,18 @@ fn read_examples(table: &mut TableReader, fields: &[Field], mistakes: &mut Mista
             continue;
         };
         for key in example.keys() {
-            if !fields.iter().any(|field| field.name.as_str() == key) {
+            if !declared.contains(key) {
                 let near =
                     crate::name::nearest(key, fields.iter().map(|field| field.name.as_str()));
                 let help = near.map_or_else(
                     || "it has no such field".to_owned(),
                     |near| format!("did you mean `{near}`?"),
                 );
-                mistakes.add_with_help(
+                mistakes.add_at_key(
                     path.key(key),
                     "a field of this plugin",
                     format!("`{key}`"),
-                    help,
+                    Some(help),
                 );
             }
         }

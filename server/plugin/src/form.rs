@@ -371,6 +371,80 @@ fn read_extra(table: &mut TableReader, mistakes: &mut Mistakes) -> Map {
     extra
 }
 
+/// What a form that was read lacks for whoever fills it in: labels of the author's own, and an explanation where something
+/// is to be typed. What is chosen or ticked explains itself by its options; a field's `description` explains as a `tooltip`
+/// does, because pages and schemas show it; what is hidden or cannot be changed needs neither.
+pub fn unexplained(term: &Term, fields: &[Field]) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    let Term::List(elements) = term else {
+        return Vec::new();
+    };
+    for (place, element) in elements.iter().enumerate() {
+        let Term::Table(entries) = element else {
+            continue;
+        };
+        let get = |key: &str| entries.iter().find(|(name, _)| name == key);
+        let is = |key: &str| matches!(get(key), Some((_, Term::Boolean(true))));
+        let Some((_, Term::String(name))) = get("name") else {
+            continue;
+        };
+        if is("hidden") {
+            continue;
+        }
+        let field = fields.iter().find(|field| field.name.as_str() == name);
+        let path = Path::default().index(place + 1);
+        if get("label").is_none() {
+            mistakes.add_with_help(
+                path.clone(),
+                format!("a `label` for \"{name}\", which is what people read"),
+                format!("none, so that they read \"{}\"", title_of(name)),
+                "add `label = \"…\"`",
+            );
+        }
+        let typed = matches!(get("type"), Some((_, Term::String(kind))) if kind == "string");
+        let explained = ["tooltip", "help", "placeholder"]
+            .iter()
+            .any(|key| get(key).is_some())
+            || field.is_some_and(|field| field.description.is_some());
+        if typed && !explained && !is("disabled") {
+            mistakes.add_with_help(
+                path,
+                format!("a `tooltip` for \"{name}\" that says what to type"),
+                "none, and its field has no `description` either",
+                "add `tooltip = \"…\"`, or a `description` to the field",
+            );
+        }
+    }
+    mistakes.into_list()
+}
+
+/// The same of the form that is derived from the fields.
+pub fn unexplained_fields(fields: &[Field]) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::default();
+    for (place, field) in fields.iter().enumerate() {
+        let path = Path::default().key("fields").index(place + 1);
+        let name = field.name.as_str();
+        if field.label.is_none() {
+            mistakes.add_with_help(
+                path.clone(),
+                format!("a `label` for \"{name}\", which is what people read in its form"),
+                format!("none, so that they read \"{}\"", title_of(name)),
+                "add `label = \"…\"`",
+            );
+        }
+        let chosen = matches!(field.kind, FieldKind::Boolean | FieldKind::Enum { .. });
+        if !chosen && field.description.is_none() {
+            mistakes.add_with_help(
+                path,
+                format!("a `description` of \"{name}\", which its form shows as a tooltip"),
+                "none",
+                "add `description = \"…\"`",
+            );
+        }
+    }
+    mistakes.into_list()
+}
+
 /// The form of a plugin that has no `ui_metadata`: one element a field.
 pub fn derived_form(fields: &[Field]) -> Vec<UiElement> {
     fields.iter().map(derived_element).collect()
@@ -515,6 +589,38 @@ mod tests {
             serde_json::to_string(&form[0]).expect("json"),
             r#"{"label":"Database","type":"select","required":false,"name":"database","tooltip":null,"hidden":null,"checkbox":null,"select":{"max_count":1,"options":[{"label":"a","value":"a"}]},"string":null,"radio":null,"depends_on":[{"field_name":"x","value":"y"}],"disabled":null,"use_namespace_when_not_source_aligned":null}"#
         );
+    }
+
+    #[test]
+    fn what_nobody_explains_is_told() {
+        let mut known = fields(&["a", "b", "c", "d", "e"]);
+        known[1].description = Some("What b is".to_owned());
+        let element = |kind: &str, name: &str, more: Vec<(&str, Term)>| {
+            let mut entries = vec![("type", text(kind)), ("name", text(name))];
+            entries.extend(more);
+            table(entries)
+        };
+        let form = Term::List(vec![
+            element("string", "a", vec![]),
+            element("string", "b", vec![("label", text("B"))]),
+            element("select", "c", vec![("label", text("C"))]),
+            element("string", "d", vec![("hidden", Term::Boolean(true))]),
+            element(
+                "string",
+                "e",
+                vec![("label", text("E")), ("tooltip", text("T"))],
+            ),
+        ]);
+        let told = |mistakes: Vec<Mistake>| -> Vec<String> {
+            mistakes.iter().map(ToString::to_string).collect()
+        };
+        let written = told(unexplained(&form, &known));
+        assert_eq!(written.len(), 2, "{written:#?}");
+        assert!(written[0].starts_with("[1]: expected a `label` for \"a\""));
+        assert!(written[1].starts_with("[1]: expected a `tooltip` for \"a\""));
+        let derived = told(unexplained_fields(&known[..2]));
+        assert_eq!(derived.len(), 3, "{derived:#?}");
+        assert!(derived[2].starts_with("fields[2]: expected a `label` for \"b\""));
     }
 
     #[test]

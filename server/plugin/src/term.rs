@@ -209,6 +209,23 @@ impl Mistakes {
         });
     }
 
+    /// Notes a mistake in the key at the end of `path` rather than in its value.
+    pub fn add_at_key(
+        &mut self,
+        path: Path,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        help: Option<String>,
+    ) {
+        self.0.push(Mistake {
+            path,
+            expected: expected.into(),
+            found: found.into(),
+            help,
+            at_key: true,
+        });
+    }
+
     /// Notes a key that nothing reads, with the nearest right one.
     fn add_unknown_key(&mut self, path: Path, key: &str, known: &[&str]) {
         let help =
@@ -232,6 +249,11 @@ impl Mistakes {
     /// How many mistakes there are.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The mistakes, in the order in which they were noted.
+    pub fn into_list(self) -> Vec<Mistake> {
+        self.0
     }
 
     /// The value when nothing is wrong, else every mistake.
@@ -292,6 +314,12 @@ impl TableReader {
         self.entries
             .iter()
             .any(|(name, term)| name == key && term.is_some())
+    }
+
+    /// What is at `key`, which stays to be taken.
+    pub(crate) fn peek(&self, key: &str) -> Option<&Term> {
+        let found = self.entries.iter().find(|(name, _)| name == key);
+        found.and_then(|(_, term)| term.as_ref())
     }
 
     /// Takes whatever is at `key`.

@@ -94,6 +94,30 @@ impl Selection {
         }
     }
 
+    /// Why the plugin is off, and what turns it on; none when it is enabled.
+    pub fn why_off(&self, plugin: Selectable<'_>) -> Option<String> {
+        if self.enables(plugin) {
+            return None;
+        }
+        let name = &plugin.definition.name;
+        if let Some(entry) = self.disabled.iter().find(|entry| names(entry, plugin)) {
+            return Some(format!(
+                "DISABLED_PLUGINS names \"{entry}\"; take it out there"
+            ));
+        }
+        Some(match (&self.enabled, plugin.example) {
+            (_, true) => format!("it is an example; name {name} in ENABLED_PLUGINS"),
+            (Some(_), _) => format!(
+                "it ships with Patchbay, and ENABLED_PLUGINS does not name it; add {name} there"
+            ),
+            (None, _) => format!(
+                "it ships with Patchbay and is off by default; name it in ENABLED_PLUGINS, which then has to name all \
+                 that are wanted: {},{name}",
+                ENABLED_BY_DEFAULT.join(",")
+            ),
+        })
+    }
+
     /// What is wrong with the entries, given every plugin that was found.
     pub fn problems<'a>(&self, found: &[Selectable<'a>]) -> Vec<String> {
         let known: Vec<&str> = found

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use patchbay_lua::{CatalogueReader, ConfigurationFilter, Form, HookError, Stage};
+use patchbay_lua::{CatalogueReader, ConfigurationFilter, Form, HookError};
 use patchbay_plugin::Map;
 use patchbay_plugin::catalogue::Catalogue;
 use patchbay_plugin::name::PluginName;
@@ -161,9 +161,7 @@ pub(crate) fn last_error(
 ) -> LastError {
     let first = reports.first();
     LastError {
-        stage: first
-            .map_or(stage, |report| stage_word(report.stage))
-            .to_owned(),
+        stage: first.map_or(stage, |report| report.stage.word()).to_owned(),
         hook: first.and_then(|report| report.hook).map(str::to_owned),
         message: first.map_or_else(|| otherwise.to_owned(), ToString::to_string),
         file: first.and_then(|report| report.file.clone()),
@@ -171,19 +169,7 @@ pub(crate) fn last_error(
         at: OffsetDateTime::now_utc(),
         version: version.map(str::to_owned),
         mistakes: reports.iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// The stages of the sandbox, in the words that answers use.
-fn stage_word(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Read => "read",
-        Stage::Parse => "parse",
-        Stage::Load => "load",
-        Stage::Definition => "definition",
-        Stage::Settings => "settings",
-        Stage::Migration => "migration",
-        Stage::Hook => "hook",
+        reports: reports.to_vec(),
     }
 }
 

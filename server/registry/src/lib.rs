@@ -8,6 +8,8 @@
 //! | `generation` | an immutable, numbered set of active plugins |
 //! | `reload` | building the next generation: read, load aside, choose, check, migrate, swap |
 //! | `watch` | noticing that files changed, and when a burst of changes is over |
+//! | [`check`] | what a load checks of plugins, without a server and a database |
+//! | [`diagnosis`] | what is told of an installation to whoever asks what is wrong with it |
 //! | `pause` | how long to wait before something that failed in passing is tried again |
 //! | `form` | forms, computed once and kept until what they were computed from changes |
 //! | `plugins` | answers about plugins: list, form, tiles, links, details, status |
@@ -33,6 +35,7 @@
 //! - There is one builder of generations, behind a lock; readers never wait for it.
 //! - No HTTP here, no SQL and no Lua values.
 
+pub mod check;
 pub mod enabling;
 pub mod error;
 pub mod packages;
@@ -42,6 +45,7 @@ pub mod wire;
 mod admission;
 mod cluster;
 mod configurations;
+pub mod diagnosis;
 mod discovery;
 mod form;
 mod generation;
@@ -73,7 +77,7 @@ use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
 pub use crate::cluster::Membership;
-pub use crate::discovery::{SpecFolder, find_specs, read_spec};
+pub use crate::discovery::{Overlooked, SpecFolder, find_specs, overlooked, read_spec};
 pub use crate::error::RequestError;
 pub use crate::proofs::wrong_downs;
 pub use crate::reload::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
@@ -116,6 +120,8 @@ struct Inner {
     current: ArcSwap<Generation>,
     /// Moves with each swap, for writes that wait for the generation after theirs.
     swapped: channel::Sender<u64>,
+    /// Moves with each swap, and when what was read again does not come through again.
+    told: channel::Sender<u64>,
     builder: Mutex<Builder>,
     /// Moves when a form that failed in passing is to be tried again.
     retries: AtomicU64,
@@ -165,6 +171,7 @@ impl Registry {
                 store: store.clone(),
                 current: ArcSwap::default(),
                 swapped: channel::Sender::new(0),
+                told: channel::Sender::new(0),
                 builder: Mutex::new(Builder::new(settings, shipped, store, sandbox)),
                 retries: AtomicU64::new(0),
                 rebuild_pause: Pause::default(),
@@ -260,6 +267,12 @@ impl Registry {
         self.inner.current.load().number
     }
 
+    /// Moves when there is something to tell about plugins: a swap, or files that were read again and still do not come
+    /// through.
+    pub fn news(&self) -> channel::Receiver<u64> {
+        self.inner.told.subscribe()
+    }
+
     /// What kept answers depend on, at this moment. A few atomic loads.
     pub fn stamp(&self) -> Stamp {
         let readers = self.inner.row_readers.load();
@@ -333,6 +346,8 @@ impl Registry {
             failing_in_passing,
             missing,
         } = builder.build(&before, touched, missing).await;
+        let failed_again = !matches!(touched, Touched::Nothing) && !summary.failed.is_empty();
+        let news = next.is_some() || failed_again;
         let counters = &self.inner.counters;
         counters.reloads.fetch_add(1, Ordering::Relaxed);
         if !summary.failed.is_empty() {
@@ -347,6 +362,9 @@ impl Registry {
             for entry in &next.entries {
                 self.retry_form(&entry.active);
             }
+        }
+        if news {
+            self.inner.told.send_modify(|count| *count += 1);
         }
         self.inner.rebuild_pause.note(failing_in_passing);
         if failing_in_passing {

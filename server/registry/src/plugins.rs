@@ -211,6 +211,21 @@ impl Registry {
         }
     }
 
+    /// The name of the plugin that answers to a name or alias, the disabled and failed ones too.
+    pub fn name_of(&self, plugin: &str) -> Option<String> {
+        let generation = self.current();
+        let finding = generation.finding(plugin)?;
+        let definition = finding.definition.as_ref()?;
+        Some(definition.name.to_string())
+    }
+
+    /// What is different in the version of a plugin that serves from the one whose place it took; none when nothing is, or
+    /// there was none.
+    pub fn what_changed(&self, plugin: &str) -> Option<String> {
+        let generation = self.current();
+        patchbay_plugin::change::summary(&generation.entry(plugin)?.active.changes)
+    }
+
     /// The migrations of every active plugin, and the history of every plugin that ever had one.
     pub async fn migrations(&self) -> Result<PluginMigrations, RequestError> {
         let generation = self.current();

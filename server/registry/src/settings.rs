@@ -13,6 +13,8 @@ use crate::enabling::Selection;
 pub struct RegistrySettings {
     /// Folders of plugins, or plugins' folders; of two plugins of one name the later path's serves.
     pub plugin_paths: Vec<PathBuf>,
+    /// Plugin paths whose shared modules count although their plugins do not: those around a plugin that is served alone.
+    pub libraries: Vec<PathBuf>,
     /// Where installed packages lie.
     pub packages: PathBuf,
     /// Which plugins are enabled.

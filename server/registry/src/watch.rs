@@ -48,9 +48,10 @@ impl Watching {
             let packages = settings.packages.display();
             tracing::warn!("Plugin registry: packages in {packages} are not noticed: {error}");
         }
-        let paths = settings.plugin_paths.iter();
+        let libraries = settings.libraries.iter().map(|path| path.join("lib"));
+        let paths = settings.plugin_paths.iter().cloned().chain(libraries);
         let mut roots: Vec<Root> = paths
-            .map(|path| Root::new(path.clone(), Kind::PluginPath))
+            .map(|path| Root::new(path, Kind::PluginPath))
             .collect();
         roots.push(Root::new(settings.packages.clone(), Kind::Packages));
         let packages = Packages::at(settings.packages.clone());

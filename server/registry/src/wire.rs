@@ -51,8 +51,8 @@ pub struct AccessPath {
 /// What went wrong last with a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LastError {
-    /// Where on the way from file to answer: `read`, `package`, `parse`, `load`, `definition`, `settings`, `migration`,
-    /// `collision`, `drift`, `plan`, `store`, `hook`.
+    /// Where on the way from file to answer: `read`, `package`, `parse`, `api`, `requires`, `load`, `definition`, `settings`,
+    /// `migration`, `collision`, `drift`, `plan`, `version`, `store`, `hook`.
     pub stage: String,
     /// The hook, when it was one.
     pub hook: Option<String>,
@@ -69,6 +69,9 @@ pub struct LastError {
     pub version: Option<String>,
     /// Every mistake, when there are several.
     pub mistakes: Vec<String>,
+    /// The same with their places, for the command line; empty where it is one sentence without a place.
+    #[serde(skip)]
+    pub reports: Vec<patchbay_lua::Report>,
 }
 
 impl LastError {
@@ -78,6 +81,7 @@ impl LastError {
             stage: stage.to_owned(),
             hook: None,
             mistakes: vec![message.clone()],
+            reports: Vec::new(),
             message,
             file: None,
             line: None,

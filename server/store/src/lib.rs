@@ -12,6 +12,7 @@
 //! | `configuration` | stored configurations, their pages, and their revisions |
 //! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
 //! | `copy` | a database copied into another |
+//! | `inspect` | a database looked at without changing anything of it |
 //! | `shape` | a plugin's table as its fields see it, and the statements over it |
 //! | `page` | pages and cursors |
 //! | `statements`, `session` | every statement, built once for both databases, and the seam through which it runs |
@@ -53,6 +54,7 @@ mod copy;
 mod data_product;
 mod engine;
 pub mod error;
+mod inspect;
 mod lock;
 mod page;
 mod plugin;
@@ -84,6 +86,7 @@ pub use configuration::ConfigurationQuery;
 pub use copy::{Copied, CopyError, CopyEvent, copy};
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
+pub use inspect::Inspection;
 pub use page::{MAX_PAGE, Page};
 pub use plugin::{AppliedDefinition, Held, PluginTable, fields_of};
 pub use session::Dialect;

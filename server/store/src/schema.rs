@@ -39,14 +39,19 @@ pub(crate) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Resu
     }
 }
 
-/// The versions that the file has, and that we know. A newer one is refused.
-pub(crate) fn versions(connection: &Connection, path: &Path) -> Result<(i64, i64), StoreError> {
-    let known = embedded::migrations::runner()
+/// The newest version that we know.
+pub(crate) fn known() -> i64 {
+    embedded::migrations::runner()
         .get_migrations()
         .iter()
         .map(|migration| i64::from(migration.version()))
         .max()
-        .unwrap_or(0);
+        .unwrap_or(0)
+}
+
+/// The versions that the file has, and that we know. A newer one is refused.
+pub(crate) fn versions(connection: &Connection, path: &Path) -> Result<(i64, i64), StoreError> {
+    let known = known();
     let found = version(connection).map_err(|error| open_error(path, &error))?;
     match found > known {
         true => Err(StoreError::NewerSchema {

@@ -297,6 +297,18 @@ impl Server {
         }
     }
 
+    /// Waits until it prints a line that begins so, and gives the rest of it. Each line is given once.
+    #[track_caller]
+    pub(crate) fn says(&mut self, start: &str) -> String {
+        match self.process.wait_for_line(start) {
+            Some(rest) => rest,
+            None => panic!(
+                "it ended without saying {start:?}: {:#?}",
+                self.process.wait()
+            ),
+        }
+    }
+
     /// A handle for requests that other tasks may hold.
     pub(crate) fn http(&self) -> Http {
         self.http.clone()

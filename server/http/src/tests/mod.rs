@@ -80,6 +80,7 @@ pub(super) async fn fixture(settings: HttpSettings) -> Fixture {
     let url = DatabaseUrl::Sqlite(dir.path().join("patchbay.db"));
     let store = Store::open(StoreSettings::new(url)).await.expect("a store");
     let registry = RegistrySettings {
+        libraries: Vec::new(),
         plugin_paths: vec![plugins],
         packages: dir.path().join("packages"),
         selection: Default::default(),

@@ -305,6 +305,10 @@ impl Sandbox {
             }
         };
         report.plugin = Some(plugin.definition().name.to_string());
+        if let Some(misfit) = plugin.definition().incompatibility() {
+            report.errors.push(plugin.misfit(&misfit).await);
+            return report;
+        }
         let host = Arc::new(SpecHost {
             sandbox: self.clone(),
             source: spec.plugin,

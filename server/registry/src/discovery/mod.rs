@@ -5,6 +5,7 @@
 
 mod folder;
 mod installed;
+mod overlooked;
 mod reading;
 mod specs;
 
@@ -21,6 +22,7 @@ use crate::packages::Packages;
 use crate::settings::Shipped;
 
 pub(crate) use self::installed::{InstalledPlugin, Owner, PinnedFiles, packaged_bundle};
+pub use self::overlooked::{Overlooked, overlooked};
 pub(crate) use self::reading::{Bundle, ReadError};
 pub use self::specs::{SpecFolder, find_specs, read_spec};
 
@@ -73,6 +75,17 @@ impl Place {
             Origin::Embedded(folder) => format!("embedded:{folder}"),
             Origin::File(path) | Origin::Folder(path) => path.display().to_string(),
             Origin::Installed(plugin) => plugin.location().display().to_string(),
+        }
+    }
+
+    /// The file that returns the plugin, as messages name it.
+    pub(crate) fn entry_file(&self) -> String {
+        match &self.origin {
+            Origin::File(_) => self.label(),
+            Origin::Installed(plugin) if plugin.path.ends_with(".lua") => self.label(),
+            Origin::Embedded(_) | Origin::Folder(_) | Origin::Installed(_) => {
+                format!("{}/{ENTRY}", self.label())
+            }
         }
     }
 
@@ -136,6 +149,17 @@ pub(crate) fn scan(
     packages: Option<&Packages>,
     with_examples: bool,
 ) -> Scan {
+    scan_beside(shipped, &[], paths, packages, with_examples)
+}
+
+/// The same, where plugins may require the modules of `libraries` too, before which those of their own path come.
+pub(crate) fn scan_beside(
+    shipped: Shipped,
+    libraries: &[PathBuf],
+    paths: &[PathBuf],
+    packages: Option<&Packages>,
+    with_examples: bool,
+) -> Scan {
     let mut scan = Scan::default();
     scan_embedded(shipped, with_examples, &mut scan);
     let mut own_libs: BTreeMap<usize, Files> = BTreeMap::new();
@@ -154,8 +178,11 @@ pub(crate) fn scan(
         installed::scan_packages(packages, root, &mut scan);
     }
     // A plugin sees the modules of every path; its own path's come first, then the later ones'.
-    let mut shared = Files::new();
-    for libs in own_libs.values() {
+    let mut shared = embedded_libs(shipped);
+    for path in libraries {
+        shared.extend(disk_libs(&path.join("lib")));
+    }
+    for libs in own_libs.values().skip(1) {
         shared.extend(libs.iter().map(|(name, text)| (name.clone(), text.clone())));
     }
     for (root, own) in own_libs {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use patchbay_lua::{Files, Sandbox};
+use patchbay_plugin::definition::Definition;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::Store;
 
@@ -185,6 +186,25 @@ impl Workshop {
             }),
         }
     }
+}
+
+/// Checks what a package's folder says it is against its definitions, each with its folder or file in it.
+///
+/// # Errors
+/// What was expected and found.
+pub(crate) fn check_manifest(
+    folder: &Path,
+    definitions: &[(Arc<Definition>, String)],
+) -> Result<(), String> {
+    let content = Content::of_folder(folder)?;
+    let written = Written::of(&content)?;
+    let plugins = definitions
+        .iter()
+        .map(|(definition, place)| PackagedPlugin::of(definition, place.clone()))
+        .collect();
+    written
+        .complete(plugins, &content, folder_name_of(folder))
+        .map(|_| ())
 }
 
 fn read_source(source: &Path) -> Result<Content, String> {

@@ -49,7 +49,8 @@ pub use self::look::{InstalledPackage, Packed, VerifiedPackage};
 pub use self::manifest::{Manifest, PackagedPlugin};
 pub use self::name::{PackageName, PackageVersion};
 
-pub(crate) use self::content::Content;
+pub(crate) use self::content::{Content, MANIFEST};
+pub(crate) use self::inspect::check_manifest;
 pub(crate) use self::lock::{LOCK, Lock, Locked};
 pub(crate) use self::look::{Broken, read_pinned};
 

@@ -10,21 +10,20 @@ use patchbay_plugin::migration::{
 };
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Held, Store, StoreError};
-use semver::Version;
 
 use super::slot::Loaded;
-use crate::form::{FormKeeper, KeptForm, compute};
+use crate::form::{FormKeeper, KeptForm, compute, last_error};
 use crate::generation::{ActivePlugin, Failure};
 
 /// The names, aliases and tables that are taken, and by whom.
 #[derive(Default)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     names: HashMap<String, String>,
     tables: HashMap<String, String>,
 }
 
 impl Claims {
-    pub(super) fn take(&mut self, definition: &Definition, label: &str) {
+    pub(crate) fn take(&mut self, definition: &Definition, label: &str) {
         for name in std::iter::once(&definition.name).chain(&definition.aliases) {
             self.names
                 .insert(name.as_str().to_owned(), label.to_owned());
@@ -35,7 +34,7 @@ impl Claims {
         }
     }
 
-    pub(super) fn check(&self, definition: &Definition) -> Result<(), Failure> {
+    pub(crate) fn check(&self, definition: &Definition) -> Result<(), Failure> {
         let failed = |message: String| {
             let version = Some(definition.version.clone());
             Err(Failure::plain(
@@ -106,8 +105,15 @@ impl Activation<'_> {
         let fail = |state, stage: &str, message: String| {
             Failure::plain(state, stage, message, Some(definition.version.clone()))
         };
-        check_requires(&definition)
-            .map_err(|reason| fail(PluginState::Incompatible, "requires", reason))?;
+        if let Some(misfit) = definition.incompatibility() {
+            let report = loaded.plugin.misfit(&misfit).await;
+            let version = Some(definition.version.as_str());
+            return Err(Failure {
+                state: PluginState::Incompatible,
+                error: Box::new(last_error(&[report], misfit.key, &misfit.message, version)),
+                passing: false,
+            });
+        }
         let history = history.map_err(|error| store_failure(error, &definition))?;
         if let Some(differences) = self.drifts.get(definition.name.as_str()) {
             return Err(drifted(differences, &definition));
@@ -297,19 +303,4 @@ fn store_failure(error: &StoreError, definition: &Definition) -> Failure {
         passing: error.is_unavailable(),
         ..Failure::plain(PluginState::Failed, stage, error.to_string(), version)
     }
-}
-
-fn check_requires(definition: &Definition) -> Result<(), String> {
-    let (Some(requires), Ok(own)) = (
-        &definition.requires,
-        Version::parse(env!("CARGO_PKG_VERSION")),
-    ) else {
-        return Ok(());
-    };
-    if requires.matches(&own) {
-        return Ok(());
-    }
-    Err(format!(
-        "the plugin requires Patchbay {requires}, and this is {own}; install a version of it that fits"
-    ))
 }

@@ -147,6 +147,9 @@ impl Builder {
                 let Some(definition) = definition else {
                     return Err(plugin_not_found(&order.plugin));
                 };
+                if let Some(misfit) = definition.incompatibility() {
+                    return Err(conflict(misfit));
+                }
                 migrated.applied = ids(&plan.pending[..count]);
                 let whole = count == plan.pending.len();
                 let before = self.store.held().await?.remove(plugin.as_str());

@@ -12,7 +12,7 @@ use patchbay_lua::{LoadError, Sandbox, SettingsLookup};
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Held, Store};
 
-use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan};
+use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan_beside};
 use crate::enabling::Selectable;
 use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
@@ -27,10 +27,11 @@ mod plugin_settings;
 mod report;
 mod slot;
 
-use plugin_settings::settings_of;
 use slot::{Loaded, Slot, differs, fingerprint};
 
+pub(crate) use activation::Claims;
 pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
+pub(crate) use plugin_settings::settings_of;
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
@@ -124,7 +125,8 @@ impl Builder {
     async fn scan(&self, with_examples: bool) -> Option<Scan> {
         let (shipped, packages) = (self.shipped, self.packages.clone());
         let paths = self.settings.plugin_paths.clone();
-        let work = move || scan(shipped, &paths, Some(&packages), with_examples);
+        let libraries = self.settings.libraries.clone();
+        let work = move || scan_beside(shipped, &libraries, &paths, Some(&packages), with_examples);
         tokio::task::spawn_blocking(work).await.ok()
     }
 
@@ -291,12 +293,17 @@ impl Builder {
                 }
                 Err(error) => {
                     slot.bundle = Some(bundle);
-                    slot.fail_load(last_error(
+                    let state = match error.is_incompatible() {
+                        true => PluginState::Incompatible,
+                        false => PluginState::Failed,
+                    };
+                    let error = last_error(
                         &error.reports,
                         "load",
                         "it cannot be loaded",
                         error.version.as_deref(),
-                    ));
+                    );
+                    slot.fail_load_as(state, error);
                 }
             }
         }

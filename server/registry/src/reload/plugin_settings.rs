@@ -9,7 +9,7 @@ use patchbay_plugin::validation::LocStep;
 
 /// The operator's values for the settings that a plugin declares, checked and with defaults. From the environment every
 /// value comes as text, so a text is read as what the field wants.
-pub(super) fn settings_of(
+pub(crate) fn settings_of(
     values: &BTreeMap<String, Map>,
     name: &PluginName,
     fields: &[Field],

@@ -139,8 +139,12 @@ impl Slot {
     }
 
     pub(super) fn fail_load(&mut self, error: LastError) {
+        self.fail_load_as(PluginState::Failed, error);
+    }
+
+    pub(super) fn fail_load_as(&mut self, state: PluginState, error: LastError) {
         self.load_failure = Some(Arc::new(Failure {
-            state: PluginState::Failed,
+            state,
             error: Box::new(error),
             passing: false,
         }));
@@ -157,13 +161,7 @@ impl Slot {
     }
 
     pub(super) fn entry_file(&self) -> String {
-        match &self.place.origin {
-            Origin::File(_) => self.place.label(),
-            Origin::Installed(plugin) if plugin.path.ends_with(".lua") => self.place.label(),
-            Origin::Embedded(_) | Origin::Folder(_) | Origin::Installed(_) => {
-                format!("{}/plugin.lua", self.place.label())
-            }
-        }
+        self.place.entry_file()
     }
 
     /// Reads the icon again, which lies beside the code and may change without it.

@@ -1,6 +1,7 @@
 //! What the command line does with one plugin's migrations: run them up to a step, take them back to one, show their SQL,
 //! and write the next one. No other plugin is touched.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -117,6 +118,10 @@ impl Builder {
             way,
             target,
         } = found;
+        let looked_at = BTreeMap::from([(plugin.to_string(), history.clone())]);
+        if let Some(differences) = self.store.drifts(looked_at).await?.remove(plugin.as_str()) {
+            return Err(told(StoreError::Drift(differences)));
+        }
         let held_at = target.as_ref().map(|step| match step {
             Some(id) => id.to_string(),
             None => "0".to_owned(),

@@ -1,6 +1,7 @@
 //! Whether plugins' tables are what their histories have made: what the database says of them, compared with the steps.
 //!
-//! One statement describes any number of tables, so that a start with a thousand plugins asks once.
+//! One statement describes the columns of any number of tables, and one their indexes, so that a start with a thousand
+//! plugins asks twice. Defaults and the checks by which SQLite keeps types are not compared.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,14 @@ const POSTGRES: &str = "SELECT t.relname::text, a.attname::text, format_type(a.a
     LEFT JOIN pg_class r ON r.oid = k.confrelid \
     LEFT JOIN pg_attribute ra ON ra.attrelid = k.confrelid AND ra.attnum = k.confkey[1] \
     WHERE t.relkind IN ('r', 'p') AND pg_table_is_visible(t.oid) \
+    AND t.relname = ANY (ARRAY(SELECT json_array_elements_text(CAST($1 AS text)::json)))";
+
+/// Table, index, and whether it is unique, of the indexes that steps make. What is there for a key is none of them.
+const SQLITE_INDEXES: &str = r#"SELECT tbl_name, name, sql LIKE 'CREATE UNIQUE %' FROM sqlite_schema
+    WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN (SELECT value FROM json_each(?))"#;
+const POSTGRES_INDEXES: &str = "SELECT t.relname::text, i.relname::text, x.indisunique \
+    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
+    WHERE NOT x.indisprimary AND x.indisvalid AND pg_table_is_visible(t.oid) \
     AND t.relname = ANY (ARRAY(SELECT json_array_elements_text(CAST($1 AS text)::json)))";
 
 /// A column as the database describes it.
@@ -91,16 +100,62 @@ pub(crate) async fn describe<'a>(
     Ok(found)
 }
 
+/// The indexes of these tables, by table and name, and whether they are unique.
+async fn indexes(
+    session: &mut Session,
+    tables: impl Iterator<Item = &TableName>,
+) -> Result<BTreeMap<(String, String), bool>, Fault> {
+    let names: Vec<&str> = tables.map(TableName::as_str).collect();
+    let mut found = BTreeMap::new();
+    if names.is_empty() {
+        return Ok(found);
+    }
+    let statement = Statement {
+        sql: match session.dialect() {
+            Dialect::Sqlite => SQLITE_INDEXES,
+            Dialect::Postgres => POSTGRES_INDEXES,
+        }
+        .into(),
+    };
+    let names = serde_json::json!(names).to_string();
+    for row in session.query(&statement, vec![text(names)]).await? {
+        found.insert((row.string(0)?, row.string(1)?), row.boolean(2)?);
+    }
+    Ok(found)
+}
+
+/// Everything of the tables that is compared.
+struct Described {
+    columns: BTreeMap<String, Vec<FoundColumn>>,
+    indexes: BTreeMap<(String, String), bool>,
+}
+
+impl Described {
+    async fn of(session: &mut Session, expected: &[&Tables]) -> Result<Described, Fault> {
+        let names = || expected.iter().flat_map(|tables| tables.0.keys());
+        // Few plugins have indexes of their own.
+        let indexed = expected
+            .iter()
+            .flat_map(|tables| &tables.0)
+            .filter(|(_, table)| !table.indexes.is_empty())
+            .map(|(name, _)| name);
+        Ok(Described {
+            columns: describe(session, names().map(TableName::as_str)).await?,
+            indexes: indexes(session, indexed).await?,
+        })
+    }
+}
+
 /// What is different between the tables that a history made and those that are there, in words.
 fn differences(
     expected: &Tables,
-    found: &BTreeMap<String, Vec<FoundColumn>>,
+    described: &Described,
     applied: &[AppliedMigration],
     dialect: Dialect,
 ) -> Vec<String> {
     let mut differences = Vec::new();
     for (name, table) in &expected.0 {
-        let Some(columns) = found.get(name.as_str()) else {
+        let Some(columns) = described.columns.get(name.as_str()) else {
             let made = made_by(applied, name, None);
             differences.push(format!("the table {name} is missing{made}"));
             continue;
@@ -122,6 +177,22 @@ fn differences(
                 "{name} has a column {} ({}) that no step made",
                 extra.name, extra.kind
             ));
+        }
+        // An index that somebody has added makes nothing wrong.
+        for (index, (_, unique)) in &table.indexes {
+            let key = (name.to_string(), index.clone());
+            match described.indexes.get(&key) {
+                None => differences.push(format!("{name} lacks the index {index}")),
+                Some(found) if found != unique => {
+                    let said = |unique: bool| if unique { "unique" } else { "not unique" };
+                    differences.push(format!(
+                        "the index {index} of {name} is expected to be {}, found {}",
+                        said(*unique),
+                        said(*found)
+                    ));
+                }
+                Some(_) => {}
+            }
         }
     }
     differences
@@ -208,8 +279,8 @@ pub(super) async fn check(
     expected: &Tables,
     applied: &[AppliedMigration],
 ) -> Result<(), StoreError> {
-    let found = describe(session, expected.0.keys().map(TableName::as_str)).await?;
-    let differences = differences(expected, &found, applied, session.dialect());
+    let described = Described::of(session, &[expected]).await?;
+    let differences = differences(expected, &described, applied, session.dialect());
     match differences.is_empty() {
         true => Ok(()),
         false => Err(StoreError::Drift(differences)),
@@ -225,11 +296,11 @@ async fn drifts(
         .iter()
         .map(|(plugin, applied)| (plugin, tables_of(applied)))
         .collect();
-    let names = expected.values().flat_map(|tables| tables.0.keys());
-    let found = describe(session, names.map(TableName::as_str)).await?;
+    let tables: Vec<&Tables> = expected.values().collect();
+    let described = Described::of(session, &tables).await?;
     let mut drifts = BTreeMap::new();
     for (plugin, tables) in &expected {
-        let differences = differences(tables, &found, &histories[*plugin], session.dialect());
+        let differences = differences(tables, &described, &histories[*plugin], session.dialect());
         if !differences.is_empty() {
             drifts.insert((*plugin).clone(), differences);
         }
@@ -238,7 +309,7 @@ async fn drifts(
 }
 
 impl Store {
-    /// Which of these plugins' tables are not what their histories made, and how they differ; one statement for all.
+    /// Which of these plugins' tables are not what their histories made, and how they differ; asked for all at once.
     ///
     /// # Errors
     /// Those of an unavailable database.

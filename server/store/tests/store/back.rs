@@ -382,6 +382,49 @@ fn a_table_that_somebody_changed_is_described_exactly() {
 }
 
 #[test]
+fn an_index_that_is_gone_is_noticed_and_one_more_is_not() {
+    on_each_database(async |fresh| {
+        let store = &fresh.store;
+        let index = migration(
+            "0002_unique",
+            vec![Operation::CreateIndex {
+                table: table(),
+                name: "ix_file_path".into(),
+                columns: vec!["path".into()],
+                unique: true,
+            }],
+        );
+        let narrow = definition("FileDataOutput", narrow_fields(), vec![create(), index]);
+        install(store, &narrow).await;
+        let drifts = async || {
+            let histories = store.histories().await.expect("histories");
+            store
+                .drifts(histories)
+                .await
+                .expect("read")
+                .remove("FileDataOutput")
+        };
+        assert_eq!(drifts().await, None);
+        let more = format!("CREATE INDEX ix_more ON {TABLE} (days)");
+        fresh.run(&more).await;
+        assert_eq!(drifts().await, None, "it makes nothing wrong");
+        fresh.run("DROP INDEX ix_file_path").await;
+        assert_eq!(
+            drifts().await,
+            Some(vec![format!("{TABLE} lacks the index ix_file_path")])
+        );
+        let other = format!("CREATE INDEX ix_file_path ON {TABLE} (path)");
+        fresh.run(&other).await;
+        assert_eq!(
+            drifts().await,
+            Some(vec![format!(
+                "the index ix_file_path of {TABLE} is expected to be unique, found not unique"
+            )])
+        );
+    });
+}
+
+#[test]
 fn what_an_older_table_holds_is_read_where_columns_are_missing() {
     on_each_database(async |fresh| {
         let store = &fresh.store;

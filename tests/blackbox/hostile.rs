@@ -10,25 +10,33 @@ use crate::world::{DEFAULTS, entry, names, plugin};
 /// Forms that never worked, with words of the reason.
 const BAD_FORMS: [(&str, &str, &str); 9] = [
     ("Raises", "error('boom')", "boom"),
-    ("RaisesTable", "error({ code = 1 })", ""),
-    ("Loops", "while true do end", "ms"),
+    (
+        "RaisesTable",
+        "error({ code = 1 })",
+        "a value that is no text",
+    ),
+    ("Loops", "while true do end", "250 ms"),
     (
         "LoopsInPcall",
         "while true do pcall(function() while true do end end) end",
-        "",
+        "250 ms",
     ),
     (
         "Allocates",
-        "local t = {} while true do t[#t + 1] = string.rep('x', 1024 * 1024) end",
-        "",
+        "local t = {} for i = 1, 9 do t[i] = string.rep('x', 8 * 1024 * 1024 - i) end",
+        "32768 KiB",
     ),
     (
         "Recurses",
         "local function f() return 1 + f() end return f()",
-        "",
+        "stack overflow",
     ),
-    ("Nothing", "return nil", ""),
-    ("Nonsense", "return { { type = 'string' }, 'x' }", ""),
+    ("Nothing", "return nil", "a list of elements"),
+    (
+        "Nonsense",
+        "return { { type = 'string' }, 'x' }",
+        "[1].name",
+    ),
     ("Foreign", "return { ui.string 'nowhere' {} }", "nowhere"),
 ];
 
@@ -90,15 +98,49 @@ async fn a_form_that_never_worked_is_a_500_and_nothing_else_changes() {
         let status = server.get("plugins/status").await.is(200).json();
         assert_eq!(entry(&status, name)["state"], "failed", "{name}");
         // Only its form is broken; what needs no form works.
-        server
+        let id = server
             .configured(name, &product, name, json!({ "path": "p" }))
             .await;
+        let stored = server.get(&format!("configurations/{id}")).await.is(200);
+        assert_eq!(stored.json()["plugin_state"], "failed", "{name}");
     }
     defaults_are_fine(&server).await;
+    // Everybody is told the same.
+    let reload = server.post("plugins/reload", &json!({})).await.is(200);
+    let mut failed = BAD_FORMS.map(|(name, ..)| name);
+    failed.sort_unstable();
+    assert_eq!(reload.json()["failed"], json!(failed));
+    let figures = server.get("/metrics").await.is(200).text();
+    for line in [
+        format!("patchbay_plugins{{state=\"active\"}} {}", DEFAULTS.len()),
+        format!("patchbay_plugins{{state=\"failed\"}} {}", BAD_FORMS.len()),
+    ] {
+        assert!(
+            figures.lines().any(|found| found == line),
+            "{line}: {figures}"
+        );
+    }
     let tiles = server.get("plugins/platform-tiles").await.is(200).json();
     assert_eq!(
         tiles["platform_tiles"].as_array().map(Vec::len),
         Some(3 + BAD_FORMS.len())
+    );
+    let log = server.logged();
+    let boom = log
+        .lines()
+        .find(|line| line.contains("Plugin registry: Raises: "))
+        .unwrap_or_else(|| panic!("{log}"));
+    assert!(
+        boom.contains("Raises.lua:") && boom.contains("boom"),
+        "{boom}"
+    );
+    assert!(
+        !log.contains("Raises 1.0 from lua-plugins/Raises.lua is active"),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("{} failed", BAD_FORMS.len())),
+        "{log}"
     );
 }
 

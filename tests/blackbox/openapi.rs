@@ -171,9 +171,9 @@ async fn figures_are_told_in_the_format_of_prometheus() {
     server.get("plugins").await.is(200);
     server.get("plugins/Nope/form").await.error(404);
     let answer = server.get("/metrics").await.is(200);
-    assert!(
-        answer.header("content-type").contains("openmetrics-text")
-            || answer.header("content-type").starts_with("text/plain")
+    assert_eq!(
+        answer.header("content-type"),
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
     let text = answer.text();
     for start in [

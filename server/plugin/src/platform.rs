@@ -141,6 +141,30 @@ pub enum PluginState {
     Disabled,
 }
 
+impl PluginState {
+    /// All of them.
+    pub const ALL: [PluginState; 6] = [
+        PluginState::Active,
+        PluginState::Degraded,
+        PluginState::Failed,
+        PluginState::PendingMigration,
+        PluginState::Incompatible,
+        PluginState::Disabled,
+    ];
+
+    /// The word on the wire, in figures and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PluginState::Active => "active",
+            PluginState::Degraded => "degraded",
+            PluginState::Failed => "failed",
+            PluginState::PendingMigration => "pending_migration",
+            PluginState::Incompatible => "incompatible",
+            PluginState::Disabled => "disabled",
+        }
+    }
+}
+
 /// A plugin in the list and its form. The keys stand in the order of the wire format.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct PluginMeta {

@@ -15,7 +15,7 @@ use patchbay_plugin::platform::PluginState;
 use patchbay_store::PluginTable;
 
 use crate::discovery::Place;
-use crate::form::FormKeeper;
+use crate::form::{FormKeeper, KeptForm};
 use crate::wire::LastError;
 
 /// One version of a plugin that serves.
@@ -123,8 +123,8 @@ pub(crate) struct Finding {
     pub(crate) place: Place,
     /// The definition of the newest version that loads.
     pub(crate) definition: Option<Arc<Definition>>,
-    /// How it stands, forms aside.
-    pub(crate) state: PluginState,
+    /// How it stands, forms aside: [`Finding::state`] is what everybody is told.
+    pub(crate) formless_state: PluginState,
     /// The version that serves.
     pub(crate) serving: Option<Arc<ActivePlugin>>,
     /// Why the newest version does not serve.
@@ -133,6 +133,32 @@ pub(crate) struct Finding {
     pub(crate) warnings: Vec<String>,
     /// The generation in which it last changed.
     pub(crate) since: u64,
+}
+
+impl Finding {
+    /// How it stands.
+    pub(crate) fn state(&self) -> PluginState {
+        let form = self.serving.as_ref().and_then(|active| active.form.peek());
+        standing(self.formless_state, form.as_deref())
+    }
+
+    /// Why its newest version does not serve, or else why its form does not work.
+    pub(crate) fn trouble(&self) -> Option<LastError> {
+        if let Some(failure) = &self.failure {
+            return Some(failure.error.as_ref().clone());
+        }
+        let form = self.serving.as_ref()?.form.peek()?;
+        form.failure.as_deref().cloned()
+    }
+}
+
+/// How a plugin stands whose files stand like `formless`, with the form that is kept of it. The one rule, for whoever asks.
+pub(crate) fn standing(formless: PluginState, form: Option<&KeptForm>) -> PluginState {
+    match form {
+        Some(form) if form.good.is_none() => PluginState::Failed,
+        Some(form) if form.failure.is_some() => PluginState::Degraded,
+        _ => formless,
+    }
 }
 
 /// An immutable, numbered set of all active plugins.

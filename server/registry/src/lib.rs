@@ -69,7 +69,7 @@ use patchbay_store::Store;
 use tokio::sync::{Mutex, watch as channel};
 
 use crate::cluster::Identity;
-use crate::generation::Generation;
+use crate::generation::{Finding, Generation};
 use crate::pause::Pause;
 use crate::proofs::Proofs;
 use crate::reload::{Builder, Built, Missing, Touched, log_generation};
@@ -290,27 +290,15 @@ impl Registry {
     /// Figures for operators.
     pub fn metrics(&self) -> RegistryMetrics {
         let generation = self.current();
-        let states = [
-            ("active", PluginState::Active),
-            ("degraded", PluginState::Degraded),
-            ("failed", PluginState::Failed),
-            ("pending_migration", PluginState::PendingMigration),
-            ("incompatible", PluginState::Incompatible),
-            ("disabled", PluginState::Disabled),
-        ];
-        let count = |state| {
-            generation
-                .findings
-                .iter()
-                .filter(|finding| finding.state == state)
-                .count() as u64
-        };
+        let states: Vec<PluginState> = generation.findings.iter().map(Finding::state).collect();
+        let count =
+            |state: PluginState| states.iter().filter(|found| **found == state).count() as u64;
         let counters = &self.inner.counters;
         RegistryMetrics {
             generation: generation.number,
-            plugins_by_state: states
+            plugins_by_state: PluginState::ALL
                 .into_iter()
-                .map(|(word, state)| (word, count(state)))
+                .map(|state| (state.as_str(), count(state)))
                 .collect(),
             reloads_total: counters.reloads.load(Ordering::Relaxed),
             reload_failures_total: counters.reload_failures.load(Ordering::Relaxed),

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::error::plugin_not_found;
 use crate::form::{KeptForm, Reader, hook_failure};
-use crate::generation::{ActivePlugin, Entry, Finding, Generation};
+use crate::generation::{ActivePlugin, Entry, Finding, Generation, standing};
 use crate::proofs::PATIENCE;
 use crate::wire::{
     LastError, MigrationView, PlatformTiles, PluginDetails, PluginList, PluginMigrations,
@@ -158,7 +158,7 @@ impl Registry {
                 )
             }
             None => (
-                formless_meta(&generation, &definition, finding.state),
+                formless_meta(&generation, &definition, finding.state()),
                 definition,
                 None,
             ),
@@ -242,7 +242,7 @@ impl Registry {
                 continue;
             };
             let name = definition.name.as_str();
-            if finding.state == PluginState::Disabled && !histories.contains_key(name) {
+            if finding.formless_state == PluginState::Disabled && !histories.contains_key(name) {
                 continue;
             }
             let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -422,12 +422,11 @@ fn parse_id(id: Option<&str>) -> Result<Uuid, RequestError> {
 
 /// A plugin's entry in the list.
 fn meta(generation: &Generation, entry: &Entry, form: &KeptForm) -> PluginMeta {
-    let state = match (&form.good, &form.failure, &entry.failure) {
-        (None, _, _) => PluginState::Failed,
-        (Some(_), None, None) => PluginState::Active,
-        (Some(_), None, Some(failure)) => failure.beside_serving(),
-        (Some(_), Some(_), _) => PluginState::Degraded,
-    };
+    let formless = entry
+        .failure
+        .as_ref()
+        .map_or(PluginState::Active, |failure| failure.beside_serving());
+    let state = standing(formless, Some(form));
     PluginMeta {
         not_configured: form.good.as_ref().is_none_or(|form| form.not_configured),
         ui_metadata: form
@@ -475,22 +474,12 @@ fn formless_meta(
 }
 
 pub(crate) fn status(finding: &Finding) -> PluginStatus {
-    let form = finding
-        .serving
-        .as_ref()
-        .and_then(|active| active.form.peek());
-    let form_failure = form.as_ref().and_then(|form| form.failure.clone());
-    let state = match (&form, &form_failure) {
-        (Some(form), Some(_)) if form.good.is_none() => PluginState::Failed,
-        (Some(_), Some(_)) => PluginState::Degraded,
-        _ => finding.state,
-    };
     PluginStatus {
         plugin: finding
             .definition
             .as_ref()
             .map(|definition| definition.name.to_string()),
-        state,
+        state: finding.state(),
         version: finding
             .serving
             .as_ref()
@@ -507,20 +496,10 @@ pub(crate) fn status(finding: &Finding) -> PluginStatus {
             .and_then(|definition| definition.latest_migration_path())
             .map(str::to_owned),
         generation: finding.since,
-        last_error: finding
-            .failure
-            .as_ref()
-            .map(|failure| failure.error.as_ref().clone())
-            .or_else(|| form_failure.as_deref().cloned())
-            .or_else(|| {
-                finding
-                    .serving
-                    .as_ref()?
-                    .hook_error
-                    .load_full()
-                    .as_deref()
-                    .cloned()
-            }),
+        last_error: finding.trouble().or_else(|| {
+            let active = finding.serving.as_ref()?;
+            active.hook_error.load_full().as_deref().cloned()
+        }),
         warnings: finding.warnings.clone(),
     }
 }

@@ -165,10 +165,7 @@ impl Registry {
         let mut by_plugin: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, configuration) in configurations.iter().enumerate() {
             let state = match generation.finding(&configuration.plugin) {
-                Some(finding) => serde_json::to_value(finding.state)
-                    .ok()
-                    .and_then(|word| word.as_str().map(str::to_owned))
-                    .unwrap_or_default(),
+                Some(finding) => finding.state().as_str().to_owned(),
                 None => "gone".to_owned(),
             };
             if generation.entry(&configuration.plugin).is_some() {

@@ -160,7 +160,7 @@ fn server_plugin(finding: &Finding) -> Option<ServerPlugin> {
             .serving
             .as_ref()
             .map(|active| shown(&active.fingerprint)),
-        state: plain(&status.state).as_str().unwrap_or_default().to_owned(),
+        state: status.state.as_str().to_owned(),
         error: error.map(|error| format!("{}: {}", error.stage, error.message)),
     })
 }

@@ -380,7 +380,7 @@ impl Builder {
         let mut findings = Vec::new();
         for slot in self.slots.values() {
             let failure = slot.load_failure.clone().or_else(|| slot.failure.clone());
-            let state = match (&slot.active, &failure) {
+            let formless_state = match (&slot.active, &failure) {
                 (Some(_), None) => PluginState::Active,
                 (Some(_), Some(failure)) => failure.beside_serving(),
                 (None, Some(failure)) => failure.state,
@@ -400,7 +400,7 @@ impl Builder {
             findings.push(Finding {
                 place: slot.place.clone(),
                 definition: slot.definition().cloned(),
-                state,
+                formless_state,
                 serving: slot.active.clone(),
                 failure,
                 warnings: {
@@ -441,7 +441,7 @@ fn compare(before: &Generation, now: &Generation) -> (ReloadSummary, bool) {
         }
     }
     for finding in &now.findings {
-        if finding.failure.is_some() {
+        if finding.trouble().is_some() {
             summary.failed.push(match &finding.definition {
                 Some(definition) => definition.name.to_string(),
                 None => finding.place.label(),
@@ -451,7 +451,7 @@ fn compare(before: &Generation, now: &Generation) -> (ReloadSummary, bool) {
     let same_findings = before.findings.len() == now.findings.len()
         && before.findings.iter().zip(&now.findings).all(|(a, b)| {
             a.place == b.place
-                && a.state == b.state
+                && a.formless_state == b.formless_state
                 && same_failure(a.failure.as_deref(), b.failure.as_deref())
                 && a.warnings == b.warnings
         });

@@ -10,7 +10,7 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
     let known = |finding: &Finding| {
         before.findings.iter().any(|old| {
             old.place == finding.place
-                && old.state == finding.state
+                && old.formless_state == finding.formless_state
                 && old.since == finding.since
                 && old.failure.as_ref().map(|failure| &failure.error.message)
                     == finding
@@ -41,6 +41,16 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
                     failure.error.stage
                 );
             }
+            (None, Some(active)) if let Some(trouble) = finding.trouble() => {
+                let version = &active.definition().version;
+                for mistake in &trouble.mistakes {
+                    tracing::error!("Plugin registry: {name}: {mistake}");
+                }
+                tracing::error!(
+                    "Plugin registry: {name} {version} from {source} serves without its form, which failed at {}",
+                    trouble.stage
+                );
+            }
             (None, Some(active)) => {
                 let version = &active.definition().version;
                 let changes = summary(&active.changes)
@@ -69,20 +79,17 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
     {
         tracing::error!("Plugin registry: {problem}");
     }
-    let count = |state| {
-        now.findings
-            .iter()
-            .filter(|finding| finding.state == state)
-            .count()
-    };
     tracing::info!(
         "Plugin registry: generation {}, {} plugins registered, {} failed, {} not enabled",
         now.number,
         now.entries.len(),
         now.findings
             .iter()
-            .filter(|finding| finding.failure.is_some())
+            .filter(|finding| finding.trouble().is_some())
             .count(),
-        count(PluginState::Disabled),
+        now.findings
+            .iter()
+            .filter(|finding| finding.formless_state == PluginState::Disabled)
+            .count(),
     );
 }

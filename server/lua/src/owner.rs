@@ -22,7 +22,7 @@ use crate::explain::explain;
 use crate::hooks::{Failure, reader_of};
 use crate::load::{self, over_memory, over_time};
 use crate::log::PluginLog;
-use crate::queue::{Call, Next, Refused, Reply, Request, Shared, lock};
+use crate::queue::{Call, Next, Refused, Reply, Request, Shared, doze, lock};
 use crate::running::{Over, Running};
 use crate::spec::SpecRun;
 use crate::thread::Local;
@@ -271,7 +271,7 @@ impl Owner {
             if self.shared.has_waiting() {
                 return true;
             }
-            std::hint::spin_loop();
+            doze();
         }
         self.close_together = false;
         false

@@ -6,6 +6,7 @@ use semver::{Version, VersionReq};
 use serde_json::Value;
 
 use crate::Map;
+use crate::catalogue::is_secret_key;
 use crate::field::{Field, first_repeated, parse_values};
 use crate::migration::Migration;
 use crate::name::{PluginName, TableName};
@@ -366,6 +367,14 @@ fn read_fields(table: &mut TableReader, key: &'static str, mistakes: &mut Mistak
     for (place, item) in items.into_iter().enumerate() {
         let path = path.index(place + 1);
         if let Some(field) = Field::read(item, path.clone(), mistakes) {
+            if is_secret_key(field.name.as_str()) {
+                mistakes.add_with_help(
+                    path.key("name"),
+                    "something that may be shown, since answers, hooks and templates get it",
+                    format!("\"{}\", which names a secret", field.name),
+                    "keep secrets in an environment's configuration, and store here under which name they lie there",
+                );
+            }
             if fields.iter().any(|other| other.name == field.name) {
                 mistakes.add(
                     path.key("name"),
@@ -539,6 +548,22 @@ mod tests {
             definition.table.expect("a table").as_str(),
             "bigquery_data_output_configurations"
         );
+    }
+
+    #[test]
+    fn a_field_for_a_secret_is_refused() {
+        for key in ["fields", "settings"] {
+            let field = |name: &str| table(vec![("type", text("string")), ("name", text(name))]);
+            let read = |name: &str| {
+                let fields = Term::List(vec![field(name)]);
+                let entries = vec![("name", text("LakeDataOutput")), (key, fields)];
+                Definition::read(table(entries), Vec::new())
+            };
+            let mistakes = read("db_password").expect_err("a mistake");
+            assert_eq!(mistakes[0].path.to_string(), format!("{key}[1].name"));
+            assert!(mistakes[0].found.contains("db_password"), "{mistakes:?}");
+            read("password_length").expect("no secret");
+        }
     }
 
     #[test]

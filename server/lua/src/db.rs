@@ -7,6 +7,7 @@ use std::sync::Arc;
 use mlua::{Lua, LuaString, MetaMethod, Table, UserData, UserDataMethods, Value};
 use patchbay_plugin::Map;
 use patchbay_plugin::catalogue::{Catalogue, Environment};
+use patchbay_plugin::configuration::MAX_HOOK_ROWS;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::name::PlatformKey;
 use uuid::Uuid;
@@ -16,9 +17,8 @@ use crate::call::ConfigurationFilter;
 use crate::running::Running;
 use crate::values::{AnswerReader, freeze, into_lua, kind, map_into_lua};
 
-/// How many rows `db:configurations` gives where the hook does not say, and at most.
+/// How many rows `db:configurations` gives where the hook does not say.
 const ROWS: usize = 100;
-const MAX_ROWS: usize = 1000;
 
 /// What is raised when the catalogue lacks what a form needs. Out of `ui_metadata` it is no error but an answer.
 #[derive(Debug, thiserror::Error)]
@@ -229,10 +229,10 @@ impl Db {
                 "limit" => {
                     let limit = value
                         .as_u64()
-                        .filter(|limit| (1..=MAX_ROWS as u64).contains(limit))
+                        .filter(|limit| (1..=MAX_HOOK_ROWS as u64).contains(limit))
                         .ok_or_else(|| {
                             raised(format!(
-                                "db:configurations takes a limit from 1 to {MAX_ROWS}"
+                                "db:configurations takes a limit from 1 to {MAX_HOOK_ROWS}"
                             ))
                         })?;
                     filter.limit = limit as usize;

@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::Map;
 
+/// How many of its rows a plugin's hook reads with one `db:configurations` at most.
+pub const MAX_HOOK_ROWS: usize = 1000;
+
 /// The owner of configurations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DataProduct {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
 use patchbay_plugin::Map;
-use patchbay_plugin::configuration::{Action, Configuration, Revision};
+use patchbay_plugin::configuration::{Action, Configuration, MAX_HOOK_ROWS, Revision};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -282,8 +282,8 @@ impl Store {
     ) -> Result<Vec<Map>, StoreError> {
         const COLUMNS: &[&str] = &["id", "name", "data_product_id", "technical_mapping"];
         let shape = Arc::clone(table.shape()?);
-        let (statement, bound) =
-            shape.search(COLUMNS, data_product_id, &values, limit_of(limit))?;
+        let limit = limit.clamp(1, MAX_HOOK_ROWS);
+        let (statement, bound) = shape.search(COLUMNS, data_product_id, &values, limit)?;
         self.read(View::Statement, move |session| {
             Box::pin(async move {
                 let rows = session.query(&statement, bound).await?;

@@ -1,7 +1,8 @@
 //! Configurations: written, read, listed, and remembered.
 
 use futures_util::TryStreamExt;
-use patchbay_plugin::configuration::{Action, TechnicalMapping};
+use futures_util::future::join_all;
+use patchbay_plugin::configuration::{Action, MAX_HOOK_ROWS, TechnicalMapping};
 use patchbay_store::{ConfigurationQuery, DataProductDraft, StoreError, What};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -466,5 +467,25 @@ fn data_products_are_unique_by_namespace_and_kept_in_memory_until_one_is_written
             store.delete_data_product(id).await,
             Err(StoreError::NotFound(What::DataProduct))
         );
+    });
+}
+
+#[test]
+fn a_hook_reads_as_many_rows_as_it_is_promised() {
+    on_each_database(async |fresh| {
+        let store = &fresh.store;
+        let table = install(store, &simple("ManyDataOutput")).await;
+        let owner = product(store, "sales").await;
+        let writes = (0..=MAX_HOOK_ROWS).map(|number| {
+            let values = json!({"path": number.to_string()});
+            store.create_configuration(&table, draft(owner.id, &number.to_string(), values), "ann")
+        });
+        for created in join_all(writes).await {
+            created.expect("created");
+        }
+        for (asked, given) in [(600, 600), (MAX_HOOK_ROWS, MAX_HOOK_ROWS)] {
+            let rows = store.plugin_rows(&table, None, map(json!({})), asked).await;
+            assert_eq!(rows.expect("rows").len(), given);
+        }
     });
 }

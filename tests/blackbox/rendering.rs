@@ -368,10 +368,12 @@ async fn a_dry_run_says_what_would_be_stored() {
         let expected =
             json!({ "valid": true, "errors": [], "configuration": stored, "access_path": "sales_dwh..*" });
         assert_eq!(run, expected);
-        // Without a data product, its rules cannot be broken.
-        let body = json!({ "configuration": configuration, "technical_mapping": "custom" });
-        let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
-        assert_eq!(run["valid"], true, "{run}");
+        // Without a data product, its rules cannot be broken, and are not asked.
+        for mapping in ["custom", "default"] {
+            let body = json!({ "configuration": configuration, "technical_mapping": mapping });
+            let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
+            assert_eq!(run["valid"], true, "{run}");
+        }
         let hr = server.data_product("hr", "hr").await;
         let body = json!({ "data_product_id": hr, "name": "n", "configuration": configuration });
         let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200).json();
@@ -385,6 +387,13 @@ async fn a_dry_run_says_what_would_be_stored() {
                 "msg": "Invalid database specified", "input": "sales-dwh",
             }])
         );
+        // What was sent is repeated as in a 422: without what is named like a secret.
+        let configuration = json!({ "database": "sales", "db_password": "hunter2" });
+        let body = json!({ "data_product_id": sales, "name": "n", "configuration": configuration });
+        let run = server.post("plugins/SnowflakeDataOutput/validate", &body).await.is(200);
+        let errors = run.json()["errors"].clone();
+        assert_eq!(errors[0]["input"]["db_password"], "", "{errors}");
+        assert!(!run.text().contains("hunter2"), "{errors}");
         server.post("plugins/Nope/validate", &body).await.error(404);
         let all = server.get("configurations").await.is(200).json();
         assert_eq!(all["configurations"], json!([]), "a dry run stores nothing");

@@ -18,12 +18,10 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use patchbay_plugin::catalogue::{is_secret_key, with_blank_secrets};
-use patchbay_plugin::validation::{Invalid, LocStep, ValidationError};
+use patchbay_plugin::validation::{Invalid, ValidationError, told};
 use patchbay_registry::RequestError;
 use patchbay_store::StoreError;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 /// The body of every error.
@@ -54,25 +52,6 @@ pub(crate) struct ApiError {
     detail: Detail,
     /// What the log says and the client does not see.
     cause: Option<Arc<str>>,
-}
-
-/// How much of what was sent a 422 repeats in all, in bytes of text.
-const MAX_REPEATED: usize = 64 * 1024;
-
-/// About how many bytes a value has as JSON.
-fn size_of(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(size_of).sum::<usize>() + 2,
-        Value::Object(entries) => {
-            entries
-                .iter()
-                .map(|(key, value)| key.len() + size_of(value) + 4)
-                .sum::<usize>()
-                + 2
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-    }
 }
 
 impl ApiError {
@@ -109,26 +88,11 @@ impl ApiError {
         )
     }
 
-    /// 422. What was sent is repeated without its secrets, and only as far as the answer stays of a size to read.
-    pub(crate) fn invalid(mut errors: Vec<ValidationError>) -> Self {
-        let mut left = MAX_REPEATED;
-        for error in &mut errors {
-            let size = size_of(&error.input);
-            if size > left {
-                error.input = Value::Null;
-                continue;
-            }
-            left -= size;
-            let at_secret =
-                matches!(error.loc.last(), Some(LocStep::Key(key)) if is_secret_key(key));
-            error.input = match at_secret {
-                true => Value::String(String::new()),
-                false => with_blank_secrets(&error.input),
-            };
-        }
+    /// 422. What was sent is repeated as far as it [may be](told).
+    pub(crate) fn invalid(errors: Vec<ValidationError>) -> Self {
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
-            detail: Detail::Invalid(errors.into()),
+            detail: Detail::Invalid(told(errors).into()),
             cause: None,
         }
     }

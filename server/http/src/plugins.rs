@@ -200,7 +200,7 @@ pub(crate) async fn icon(
 #[utoipa::path(
     post, path = "/api/v2/plugins/{plugin}/validate", tag = "plugins", operation_id = "validate_configuration",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases")),
-    request_body(content = Object, description = "As for creating one; only `configuration` has to be there"),
+    request_body(content = Object, description = "As for creating one; only `configuration` has to be there. Without a data product the plugin's `validate` is not asked"),
     responses(
         (status = 200, description = "What was found", body = wire::DryRun),
         (status = 409, response = crate::openapi::Conflict),

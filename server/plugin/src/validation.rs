@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::catalogue::{is_secret_key, with_blank_secrets};
+
 /// One step of a `loc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -157,6 +159,45 @@ impl ValidationError {
 /// All that is wrong in a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invalid(pub Vec<ValidationError>);
+
+/// How much of what was sent a list of errors repeats in all, in bytes of text.
+const MAX_REPEATED: usize = 64 * 1024;
+
+/// Errors as a client is told of them, in whatever answer: what was sent is repeated without its secrets, and only as far
+/// as the answer stays of a size to read.
+pub fn told(mut errors: Vec<ValidationError>) -> Vec<ValidationError> {
+    let mut left = MAX_REPEATED;
+    for error in &mut errors {
+        let size = size_of(&error.input);
+        if size > left {
+            error.input = Value::Null;
+            continue;
+        }
+        left -= size;
+        let at_secret = matches!(error.loc.last(), Some(LocStep::Key(key)) if is_secret_key(key));
+        error.input = match at_secret {
+            true => Value::String(String::new()),
+            false => with_blank_secrets(&error.input),
+        };
+    }
+    errors
+}
+
+/// About how many bytes a value has as JSON.
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(size_of).sum::<usize>() + 2,
+        Value::Object(entries) => {
+            entries
+                .iter()
+                .map(|(key, value)| key.len() + size_of(value) + 4)
+                .sum::<usize>()
+                + 2
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
 
 /// `'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`.
 pub fn or_list(values: &[String]) -> String {

@@ -13,7 +13,7 @@ use patchbay_plugin::configuration::{ConfigurationDraft, DataProduct, TechnicalM
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::field::{MAX_INPUTS, parse_values};
 use patchbay_plugin::platform::PluginState;
-use patchbay_plugin::validation::{Loc, ValidationError, at};
+use patchbay_plugin::validation::{Loc, LocStep, ValidationError, at, told};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -170,9 +170,11 @@ pub(crate) fn taking<'a>(
 ) -> Result<&'a Entry, RequestError> {
     let Some(entry) = generation.entry(plugin) else {
         return Err(match generation.finding(plugin) {
-            Some(finding) if finding.state == PluginState::Disabled => RequestError::Conflict(
-                format!("Plugin '{plugin}' is disabled and takes no new configurations"),
-            ),
+            Some(finding) if finding.formless_state == PluginState::Disabled => {
+                RequestError::Conflict(format!(
+                    "Plugin '{plugin}' is disabled and takes no new configurations"
+                ))
+            }
             Some(_) => RequestError::Conflict(format!(
                 "Plugin '{plugin}' is not active and takes no new configurations"
             )),
@@ -225,7 +227,7 @@ impl Registry {
             Ok(run) => Ok(run),
             Err(RequestError::Invalid(errors)) => Ok(DryRun {
                 valid: false,
-                errors,
+                errors: told(errors),
                 configuration: None,
                 access_path: None,
             }),
@@ -354,7 +356,11 @@ impl Registry {
             values = parse_values(&definition.fields, &normalised, loc).map_err(|errors| {
                 let messages: Vec<String> = errors
                     .iter()
-                    .map(|error| format!("{:?}: {}", error.loc.last(), error.msg))
+                    .map(|error| match error.loc.last() {
+                        Some(LocStep::Key(field)) => format!("{field}: {}", error.msg),
+                        Some(LocStep::Index(place)) => format!("item {place}: {}", error.msg),
+                        None => error.msg.clone(),
+                    })
                     .collect();
                 RequestError::Internal(format!(
                     "normalize of {} returned values that its fields refuse: {}",
@@ -363,7 +369,9 @@ impl Registry {
                 ))
             })?;
         }
-        if hooks.validate && context.technical_mapping == TechnicalMapping::Default {
+        // A dry run may name no data product. What the rules say about one cannot be told then.
+        let has_rules = hooks.validate && context.data_product.is_some();
+        if has_rules && context.technical_mapping == TechnicalMapping::Default {
             self.count_hook_calls(1);
             let call = HookCall {
                 values: values.clone(),

@@ -434,6 +434,10 @@ async fn a_configuration_outlives_its_plugin() {
                 .is(200)
                 .json();
             assert_eq!(each(&own["configurations"], "id"), [&json!(id)]);
+            // Nothing fits, which is no reason to say that there never was such a plugin.
+            let none = "plugins/BigQueryDataOutput/configurations?q=nothing";
+            let none = server.get(none).await.is(200).json();
+            assert_eq!(none["configurations"], json!([]));
             server
                 .patch(&path, &json!({ "name": "x" }))
                 .await
@@ -481,6 +485,12 @@ async fn a_configuration_outlives_its_plugin() {
             .await;
         server.delete(&path).await.is(204);
         server.get(&format!("{path}/history")).await.is(200);
+        let list = server
+            .get("plugins/BigQueryDataOutput/configurations")
+            .await;
+        assert_eq!(list.is(200).json()["configurations"], json!([]));
+        let never = "plugins/NeverDataOutput/configurations";
+        server.get(never).await.error(404);
     })
     .await;
 }

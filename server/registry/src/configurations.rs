@@ -24,12 +24,19 @@ impl Registry {
     /// A page of configurations, newest first.
     ///
     /// # Errors
-    /// `NotFound` when it is asked for one plugin that neither is nor was; `BadRequest` for a cursor of another kind.
+    /// `BadRequest` for a cursor of another kind.
     pub async fn configurations(
         &self,
+        query: ConfigurationQuery,
+    ) -> Result<ConfigurationPage, RequestError> {
+        self.page_on(&self.current(), query).await
+    }
+
+    async fn page_on(
+        &self,
+        generation: &Generation,
         mut query: ConfigurationQuery,
     ) -> Result<ConfigurationPage, RequestError> {
-        let generation = self.current();
         if let Some(plugin) = &query.plugin
             && let Some(finding) = generation.finding(plugin)
             && let Some(definition) = &finding.definition
@@ -38,7 +45,7 @@ impl Registry {
         }
         let page = self.store().configurations(query).await?;
         Ok(ConfigurationPage {
-            configurations: self.views(&generation, page.items, None).await,
+            configurations: self.views(generation, page.items, None).await,
             next_cursor: page.next_cursor,
         })
     }
@@ -46,17 +53,20 @@ impl Registry {
     /// A page of one plugin's configurations, by its name or an alias.
     ///
     /// # Errors
-    /// `NotFound` when no plugin of that name was found and none ever stored a row.
+    /// `NotFound` when no plugin of that name was found, and none ever had a table here.
     pub async fn plugin_configurations(
         &self,
         plugin: &str,
         mut query: ConfigurationQuery,
     ) -> Result<ConfigurationPage, RequestError> {
         query.plugin = Some(plugin.to_owned());
-        let known = self.current().finding(plugin).is_some();
-        let page = self.configurations(query).await?;
-        if !known && page.configurations.is_empty() {
-            return Err(plugin_not_found(plugin));
+        let generation = self.current();
+        let page = self.page_on(&generation, query).await?;
+        if page.configurations.is_empty() && generation.finding(plugin).is_none() {
+            let applied = self.store().applied_definitions().await?;
+            if !applied.contains_key(plugin) {
+                return Err(plugin_not_found(plugin));
+            }
         }
         Ok(page)
     }

@@ -177,6 +177,40 @@ impl Settings {
         Ok(settings)
     }
 
+    /// What is set otherwise than by default, with where that was said: the last of the file, the environment and the flags
+    /// counts. What may be a secret is not shown.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub(crate) fn origins(config: Option<&Path>, flags: &Flags) -> anyhow::Result<Vec<Origin>> {
+        let environment: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let mut sources: Vec<(String, Figment)> = Vec::new();
+        if let Some(path) = config {
+            sources.push((
+                path.display().to_string(),
+                Figment::from(Toml::file_exact(path)),
+            ));
+        }
+        let environment = Serialized::globals(environment_settings(environment)?);
+        sources.push(("the environment".to_owned(), Figment::from(environment)));
+        sources.push((
+            "a flag".to_owned(),
+            Figment::from(Serialized::globals(flags)),
+        ));
+        let mut found: BTreeMap<String, Origin> = BTreeMap::new();
+        for (source, figment) in sources {
+            let values: Dict = figment.extract().context("the settings")?;
+            for (key, value) in flattened("", &values) {
+                let value = shown(&key, &value);
+                let source = source.clone();
+                found.insert(key.clone(), Origin { key, value, source });
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let at_least_one = [
             ("lua.threads", self.lua.threads as u64),
@@ -261,6 +295,45 @@ impl Settings {
                 .map(|(name, values)| (name.to_lowercase(), values.clone()))
                 .collect(),
         }
+    }
+}
+
+/// A setting that is not the default, and where it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) key: String,
+    /// What it is; of what may be a secret only that it is set.
+    pub(crate) value: String,
+    pub(crate) source: String,
+}
+
+/// The values of nested tables by dotted keys.
+fn flattened(before: &str, values: &Dict) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (key, value) in values {
+        let key = match before {
+            "" => key.clone(),
+            before => format!("{before}.{key}"),
+        };
+        match value {
+            Value::Dict(_, inner) => found.extend(flattened(&key, inner)),
+            value => found.push((key, value.clone())),
+        }
+    }
+    found
+}
+
+/// A value as it may be shown.
+fn shown(key: &str, value: &Value) -> String {
+    if key == "api_token" || key.starts_with("plugins.") {
+        return "(set)".to_owned();
+    }
+    match (key, value) {
+        ("database_url", Value::String(_, url)) => match DatabaseUrl::parse(url) {
+            Ok(url) => url.to_string(),
+            Err(_) => "(no database)".to_owned(),
+        },
+        (_, value) => serde_json::to_string(value).unwrap_or_else(|_| "(set)".to_owned()),
     }
 }
 

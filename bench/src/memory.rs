@@ -2,16 +2,62 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::runtime::Runtime;
 
-use crate::Plan;
 use crate::report::Report;
 use crate::wire::{Connection, get};
+use crate::{Plan, samples};
 
 const TARGET_MIB: f64 = 25.0;
 /// Longer than an idle plugin's memory is kept by default.
 const IDLE: Duration = Duration::from_secs(35);
+
+/// How many plugins are installed, and what each may add when nothing happens.
+const INSTALLED: usize = 1_000;
+const TARGET_KIB: f64 = 40.0;
+/// How many plugins are on by default.
+const DEFAULT: usize = 4;
+
+/// What 1,000 plugins that are installed add to a server, once their memory was given back.
+pub(crate) fn installed(
+    plan: &Plan,
+    runtime: &Runtime,
+    count: usize,
+    report: &mut Report,
+) -> Result<()> {
+    eprintln!(
+        "memory of {count} installed plugins (takes {} s)",
+        2 * IDLE.as_secs()
+    );
+    let weigh = |installed: usize| {
+        let folder = tempfile::tempdir()?;
+        samples::install(&plan.program, folder.path(), installed)?;
+        let server = plan.program.serve(folder.path(), &[])?;
+        let plugins = runtime.block_on(async {
+            let mut connection = Connection::open(server.address).await?;
+            let list = connection.json(&get("/api/v2/plugins/")).await?;
+            anyhow::Ok(list["plugins"].as_array().map_or(0, Vec::len))
+        })?;
+        ensure!(
+            plugins == installed + DEFAULT,
+            "it answers with {plugins} plugins instead of {}",
+            installed + DEFAULT
+        );
+        std::thread::sleep(IDLE);
+        let weight = server.memory()?;
+        server.stop()?;
+        anyhow::Ok(weight)
+    };
+    let (none, all) = (weigh(0)?, weigh(count)?);
+    report.at_most(
+        format!("what one of {count} installed plugins adds when idle"),
+        (all - none) * 1024.0 / count as f64,
+        TARGET_KIB,
+        "KiB",
+    );
+    Ok(())
+}
 
 pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result<()> {
     eprintln!("memory (takes {} s)", IDLE.as_secs());
@@ -39,5 +85,32 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     ] {
         report.at_most(what, measured, TARGET_MIB, "MiB");
     }
-    server.stop()
+    server.stop()?;
+    installed(plan, runtime, INSTALLED, report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Generator;
+    use crate::server::Program;
+
+    /// The whole measurement with a few plugins, on a program that was built before: run it by
+    /// `PATCHBAY_BENCH_SERVER=target/debug/patchbay cargo test -p bench -- --ignored`.
+    #[test]
+    #[ignore = "it needs a program, and a minute"]
+    fn a_few_installed_plugins_are_weighed() {
+        let server = std::env::var_os("PATCHBAY_BENCH_SERVER").expect("a program");
+        let plan = Plan {
+            program: Program::find(Some(server.into())).expect("a program"),
+            rounds: 1,
+            slice: Duration::from_secs(1),
+            with: Generator::Own,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        installed(&plan, &runtime, 20, &mut Report::default()).expect("measured");
+    }
 }

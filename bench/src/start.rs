@@ -19,6 +19,8 @@ const DEFAULT: usize = 4;
 struct Case {
     what: &'static str,
     generated: usize,
+    /// Whether they are installed as packages, rather than lying in the plugin path.
+    installed: bool,
     /// Whether the database is there already.
     existing: bool,
     runs: usize,
@@ -29,6 +31,7 @@ const CASES: &[Case] = &[
     Case {
         what: "start to first answer, existing database",
         generated: 0,
+        installed: false,
         existing: true,
         runs: 15,
         target_ms: 100.0,
@@ -36,6 +39,7 @@ const CASES: &[Case] = &[
     Case {
         what: "start to first answer, new database",
         generated: 0,
+        installed: false,
         existing: false,
         runs: 9,
         target_ms: 300.0,
@@ -43,6 +47,7 @@ const CASES: &[Case] = &[
     Case {
         what: "start with 1,000 plugins more, existing database",
         generated: MANY,
+        installed: false,
         existing: true,
         runs: 5,
         target_ms: 2_000.0,
@@ -50,6 +55,23 @@ const CASES: &[Case] = &[
     Case {
         what: "start with 1,000 plugins more, new database",
         generated: MANY,
+        installed: false,
+        existing: false,
+        runs: 3,
+        target_ms: 2_000.0,
+    },
+    Case {
+        what: "start with 1,000 plugins installed, existing database",
+        generated: MANY,
+        installed: true,
+        existing: true,
+        runs: 5,
+        target_ms: 2_000.0,
+    },
+    Case {
+        what: "start with 1,000 plugins installed, new database",
+        generated: MANY,
+        installed: true,
         existing: false,
         runs: 3,
         target_ms: 2_000.0,
@@ -60,7 +82,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     eprintln!("start");
     for case in CASES {
         let mut times = Vec::with_capacity(case.runs);
-        let kept = folder(case)?;
+        let kept = folder(plan, case)?;
         if case.existing {
             start(plan, runtime, kept.path(), case)?;
         }
@@ -68,7 +90,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
             let time = if case.existing {
                 start(plan, runtime, kept.path(), case)?
             } else {
-                start(plan, runtime, folder(case)?.path(), case)?
+                start(plan, runtime, folder(plan, case)?.path(), case)?
             };
             times.push(millis(time));
         }
@@ -77,9 +99,11 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     Ok(())
 }
 
-fn folder(case: &Case) -> Result<tempfile::TempDir> {
+fn folder(plan: &Plan, case: &Case) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
-    if case.generated > 0 {
+    if case.installed {
+        samples::install(&plan.program, folder.path(), case.generated)?;
+    } else if case.generated > 0 {
         samples::write(&folder.path().join("lua-plugins"), case.generated)?;
     }
     Ok(folder)

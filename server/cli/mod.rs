@@ -3,6 +3,7 @@
 mod catalogue;
 mod db;
 mod diagnostics;
+mod doctor;
 mod health;
 mod leftovers;
 mod package;
@@ -64,6 +65,8 @@ enum Verb {
     Db(db::Db),
     /// Ask a running server whether it is healthy
     Health(health::Health),
+    /// Say what is wrong with this installation, and what to do
+    Doctor(doctor::Doctor),
     /// Print completions for a shell, as in `patchbay completions bash > /etc/bash_completion.d/patchbay`
     Completions {
         /// The shell
@@ -73,14 +76,17 @@ enum Verb {
 
 impl Common {
     fn settings(&self, listen: Option<String>, insecure: bool) -> anyhow::Result<Settings> {
-        let flags = Flags {
+        Settings::read(self.config.as_deref(), &self.flags(listen, insecure))
+    }
+
+    fn flags(&self, listen: Option<String>, insecure: bool) -> Flags {
+        Flags {
             listen,
             database_url: self.database_url.clone(),
             plugin_paths: self.plugin_paths.clone(),
             insecure: insecure.then_some(true),
             log: self.log.clone(),
-        };
-        Settings::read(self.config.as_deref(), &flags)
+        }
     }
 }
 
@@ -96,6 +102,7 @@ pub(crate) fn run() -> ExitCode {
         Verb::Catalogue(verb) => verb.run(&command.common),
         Verb::Db(verb) => verb.run(&command.common),
         Verb::Health(verb) => verb.run(&command.common),
+        Verb::Doctor(verb) => verb.run(&command.common),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Command::command(), "patchbay", &mut text);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use patchbay_lua::Sandbox;
+use patchbay_registry::diagnosis::PluginOff;
 use patchbay_registry::packages::{
     Change, InstalledPackage, Options, PackagedPlugin, Packages, Workshop,
 };
@@ -371,8 +372,9 @@ async fn info(
         return print_json(&value);
     }
     show_package(&package);
+    let off = registry.plugins_off(&settings.registry().selection);
     for plugin in &package.plugins {
-        show_plugin(plugin, &package, &theirs);
+        show_plugin(plugin, &package, &theirs, &off);
     }
     for (path, sha256) in files.iter().flatten() {
         say(format_args!("  {sha256}  {path}"));
@@ -404,7 +406,12 @@ fn show_package(package: &InstalledPackage) {
     }
 }
 
-fn show_plugin(plugin: &PackagedPlugin, package: &InstalledPackage, theirs: &[&PluginStatus]) {
+fn show_plugin(
+    plugin: &PackagedPlugin,
+    package: &InstalledPackage,
+    theirs: &[&PluginStatus],
+    off_by_settings: &[PluginOff],
+) {
     let requires = plugin.requires.as_deref().unwrap_or("any");
     say(format_args!(
         "plugin     {} {}  requires Patchbay {requires}",
@@ -428,9 +435,13 @@ fn show_plugin(plugin: &PackagedPlugin, package: &InstalledPackage, theirs: &[&P
                 }
             }
             None if status.version.is_some() => say(format_args!("           active")),
-            None => say(format_args!(
-                "           not active: the settings do not enable it (ENABLED_PLUGINS, DISABLED_PLUGINS)"
-            )),
+            None => {
+                let why = off_by_settings
+                    .iter()
+                    .find(|one| one.source == status.source);
+                let why = why.map_or("the settings do not enable it", |one| one.reason.as_str());
+                say(format_args!("           not active: {why}"));
+            }
         },
         None => say(format_args!("           not active: it was not found")),
     }

@@ -463,6 +463,15 @@ fn shells_can_complete_the_verbs() {
     let folder = Folder::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&folder, &["completions", shell]).well();
-        assert!(script.contains("catalogue"), "{shell}");
+        for word in [
+            "catalogue",
+            "doctor",
+            "dev",
+            "rollback",
+            "deny-warnings",
+            "insecure",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }

@@ -34,6 +34,7 @@
 //! | `command_line` | the verbs |
 //! | `plugin_check` | plugins checked by themselves, as authors, editors and pipelines do |
 //! | `plugin_dev` | one plugin, served while it is written |
+//! | `doctor` | what is told of an installation |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
 //! | `readme` | the README, executed |
@@ -53,6 +54,7 @@ mod configuration_changes;
 mod configuration_lists;
 mod configurations;
 mod db_copy;
+mod doctor;
 mod doors;
 mod enabling;
 mod faults;

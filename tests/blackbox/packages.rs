@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Folder, Http, Server, for_each_database, run};
+use crate::harness::{Folder, Http, Options, Server, for_each_database, run, run_with};
 use crate::world::{FORM, bigquery, entry, names, plugin, until_version};
 
 const LOCK: &str = "data/packages/plugins.lock";
@@ -911,4 +911,22 @@ async fn a_package_that_goes_while_its_rows_are_edited_loses_none() {
             .error(409);
     })
     .await;
+}
+
+#[test]
+fn info_says_which_setting_turns_a_plugin_off() {
+    let folder = Folder::new();
+    folder.write("source/plugin.lua", plugin("OwnDataOutput", ""));
+    run(&folder, &["plugin", "install", "source"]).well();
+    let off = |options: &mut Options| {
+        options.env("DISABLED_PLUGINS", "OwnDataOutput");
+        options.arg("plugin").arg("info").arg("OwnDataOutput");
+    };
+    let info = run_with(&folder, off).well();
+    assert!(
+        info.contains("not active: DISABLED_PLUGINS names \"OwnDataOutput\"; take it out there"),
+        "{info}"
+    );
+    let info = run(&folder, &["plugin", "info", "OwnDataOutput"]).well();
+    assert!(info.lines().any(|line| line.trim() == "active"), "{info}");
 }

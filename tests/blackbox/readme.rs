@@ -17,7 +17,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Server, eventually};
+use crate::harness::{Folder, Server, eventually, run};
 use crate::world::contains;
 
 const ADDRESS: &str = "http://127.0.0.1:8080";
@@ -218,6 +218,45 @@ async fn what_it_says_is_so(text: &str) {
                 .await;
             }
         }
+    }
+}
+
+#[test]
+fn every_block_and_every_command_of_the_guide_is_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(root.join("lua-plugins/README.md")).expect("the guide");
+    let mut inside = false;
+    for line in guide.lines() {
+        let Some(info) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
+        inside = !inside;
+        let words: Vec<&str> = info.split_whitespace().collect();
+        // A block without a language is a picture, such as that of a folder.
+        let is_run = matches!(words[..], [] | ["sh", "test"] | ["json" | "text", "expect"])
+            || matches!(words[..], [_, file] if file.starts_with("file="));
+        assert!(!inside || is_run, "nobody runs ```{info}");
+    }
+    // What stands in a sentence is a verb that there is.
+    let folder = Folder::new();
+    let spans = guide
+        .split('`')
+        .filter(|span| span.starts_with("patchbay "));
+    let is_word = |word: &&str| word.chars().all(|letter| letter.is_ascii_lowercase());
+    let mut verbs: Vec<Vec<&str>> = spans
+        .map(|span| {
+            span.split_whitespace()
+                .skip(1)
+                .take_while(is_word)
+                .collect()
+        })
+        .collect();
+    verbs.sort();
+    verbs.dedup();
+    assert!(verbs.len() > 5, "{verbs:?}");
+    for mut words in verbs {
+        words.push("--help");
+        run(&folder, &words).well();
     }
 }
 

@@ -54,6 +54,11 @@ pub enum Events {
 }
 
 impl Registry {
+    /// The catalogue of the registry's own database.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.store().catalogue()
+    }
+
     /// The plugins that are found and off, by settings or with their package.
     pub fn plugins_off(&self, selection: &Selection) -> Vec<PluginOff> {
         let generation = self.current();

@@ -20,7 +20,7 @@ use crate::plugin::Plugin;
 
 /// Why a configuration is not admitted.
 #[derive(Debug)]
-pub(crate) enum Unadmitted {
+pub enum Unadmitted {
     /// Its values are not what the fields accept.
     Invalid(Vec<ValidationError>),
     /// The plugin's own rules are against it.

@@ -1,6 +1,7 @@
 //! What goes into a hook and what comes out, as plain data.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use patchbay_plugin::Map;
@@ -74,6 +75,28 @@ pub struct RenderCall {
     pub filled: String,
     /// What is known around it.
     pub context: HookContext,
+}
+
+/// Stored rows that are to be judged as if they were written anew, many in one call.
+pub struct RowsCall {
+    /// The rows.
+    pub rows: Vec<RowCall>,
+    /// Through which `db` reads.
+    pub reader: Arc<dyn CatalogueReader>,
+    /// When to stop, however many are left.
+    pub until: Instant,
+}
+
+/// One of them.
+pub struct RowCall {
+    /// The values: checked against the fields, unless they are to be carried over first.
+    pub values: Map,
+    /// The version that wrote it, when `upgrade` shall carry it over.
+    pub from_version: Option<Arc<str>>,
+    /// The data product.
+    pub data_product: Arc<DataProduct>,
+    /// The technical mapping; `validate` is asked for `default` only.
+    pub technical_mapping: TechnicalMapping,
 }
 
 /// What a hook is told besides the configuration. The plugin's settings are added by the sandbox.

@@ -10,11 +10,11 @@ use patchbay_plugin::form::{read_form, unexplained};
 use patchbay_plugin::name::nearest;
 use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
 
-use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
+use crate::call::{CatalogueReader, Form, HookCall, HookContext, Reads, RenderCall};
 use crate::db::is_not_configured;
 use crate::error::FieldError;
 use crate::running::Running;
-use crate::values::{AnswerReader, Trail, kind};
+use crate::values::{AnswerReader, Trail, kind, same_entries};
 use crate::vm::{Facts, Stop, Vm};
 
 /// Why a hook gave no answer, before it is put into words.
@@ -61,6 +61,14 @@ impl RawForm {
     }
 }
 
+/// What `normalize` made of a configuration.
+pub(crate) enum Normalised {
+    /// Nothing else.
+    Same,
+    /// This.
+    To(Map),
+}
+
 /// What `url` answered.
 pub(crate) enum Link {
     /// The link.
@@ -97,17 +105,36 @@ impl Vm {
         &self,
         running: &Rc<Running>,
         facts: &Facts,
-        call: &HookCall,
-    ) -> Result<Result<Map, Vec<FieldError>>, Failure> {
-        let arguments = self.guard(running, || self.hook_arguments(running, facts, call))?;
+        values: &Map,
+        context: &HookContext,
+    ) -> Result<Result<Normalised, Vec<FieldError>>, Failure> {
+        let arguments = self.guard(running, || {
+            self.hook_arguments(running, facts, values, context)
+        })?;
         let (answer, errors) = self.call(running, "normalize", arguments).await?;
-        if answer.is_nil() && !errors.is_nil() {
-            let errors = field_errors(&errors, facts)?;
-            if !errors.is_empty() {
-                return Ok(Err(errors));
-            }
+        if let Value::Table(table) = &answer
+            && same_entries(table, values)
+        {
+            return Ok(Ok(Normalised::Same));
         }
-        read(|reader| reader.configuration(&answer, &call.values)).map(Ok)
+        configuration_or_errors(&answer, &errors, values, facts)
+            .map(|answered| answered.map(Normalised::To))
+    }
+
+    /// `upgrade(configuration, from_version)`
+    pub(crate) async fn upgrade(
+        &self,
+        running: &Rc<Running>,
+        facts: &Facts,
+        values: &Map,
+        from_version: &str,
+    ) -> Result<Result<Map, Vec<FieldError>>, Failure> {
+        let arguments = self.guard(running, || {
+            let version = Value::String(self.lua.create_string(from_version)?);
+            Ok((self.configuration(values)?, version))
+        })?;
+        let (answer, errors) = self.call(running, "upgrade", arguments).await?;
+        configuration_or_errors(&answer, &errors, values, facts)
     }
 
     /// `validate(configuration, context, db)`
@@ -115,9 +142,12 @@ impl Vm {
         &self,
         running: &Rc<Running>,
         facts: &Facts,
-        call: &HookCall,
+        values: &Map,
+        context: &HookContext,
     ) -> Result<Vec<FieldError>, Failure> {
-        let arguments = self.guard(running, || self.hook_arguments(running, facts, call))?;
+        let arguments = self.guard(running, || {
+            self.hook_arguments(running, facts, values, context)
+        })?;
         let (answer, _) = self.call(running, "validate", arguments).await?;
         field_errors(&answer, facts)
     }
@@ -173,11 +203,12 @@ impl Vm {
         &self,
         running: &Rc<Running>,
         facts: &Facts,
-        call: &HookCall,
+        values: &Map,
+        context: &HookContext,
     ) -> mlua::Result<(Value, Value, Value)> {
         Ok((
-            self.configuration(&call.values)?,
-            self.context(&call.context, facts)?,
+            self.configuration(values)?,
+            self.context(context, facts)?,
             self.db(running, facts)?,
         ))
     }
@@ -204,6 +235,22 @@ fn read<T>(take: impl FnOnce(&mut AnswerReader) -> Option<T>) -> Result<T, Failu
         Some(value) if mistakes.is_empty() => Ok(value),
         _ => Err(Failure::Nonsense(mistakes)),
     }
+}
+
+/// Reads what `normalize` and `upgrade` return: the configuration, or nil and errors.
+fn configuration_or_errors(
+    answer: &Value,
+    errors: &Value,
+    values: &Map,
+    facts: &Facts,
+) -> Result<Result<Map, Vec<FieldError>>, Failure> {
+    if answer.is_nil() && !errors.is_nil() {
+        let errors = field_errors(errors, facts)?;
+        if !errors.is_empty() {
+            return Ok(Err(errors));
+        }
+    }
+    read(|reader| reader.configuration(answer, values)).map(Ok)
 }
 
 fn nonsense(expected: &str, found: &str) -> Failure {

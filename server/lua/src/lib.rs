@@ -12,6 +12,7 @@
 //! | `queue` | the calls of one plugin, those that wait and those that run, kept outside the Lua threads |
 //! | `thread`, `watchdog` | the Lua threads, and what replaces one that is stuck |
 //! | `owner` | the one task that owns a VM and polls all calls in it |
+//! | `rows` | many stored rows, judged in one call |
 //! | `vm`, `running`, `clock` | one VM; the call that runs in it, its time and its memory |
 //! | `steady` | whether one run of a plugin's files will do for all calls |
 //! | `hooks`, `load`, `migrations` | each hook; a plugin's definition; its written migrations |
@@ -70,6 +71,7 @@ mod plugin;
 mod positions;
 mod queue;
 mod require;
+mod rows;
 mod running;
 mod sandbox;
 mod source;
@@ -81,9 +83,11 @@ mod values;
 mod vm;
 mod watchdog;
 
+pub use admission::Unadmitted;
 pub use api::{API, Entry, Part, RECORDS, Record, Shape};
 pub use call::{
-    CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall,
+    CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall, RowCall,
+    RowsCall,
 };
 pub use error::{FieldError, HookError, LoadError, NormalizeError, Report, Span, Stage, UrlError};
 pub use limits::Limits;

@@ -19,10 +19,11 @@ use crate::clock;
 use crate::db::unavailable;
 use crate::error::{HookError, Report, Stage};
 use crate::explain::explain;
-use crate::hooks::{Failure, reader_of};
+use crate::hooks::{Failure, Normalised, reader_of};
 use crate::load::{self, over_memory, over_time};
 use crate::log::PluginLog;
 use crate::queue::{Call, Next, Refused, Reply, Request, Shared, doze, lock};
+use crate::rows;
 use crate::running::{Over, Running};
 use crate::spec::SpecRun;
 use crate::thread::Local;
@@ -48,7 +49,7 @@ struct Ended {
     outcome: Outcome,
 }
 
-enum Outcome {
+pub(crate) enum Outcome {
     /// Its answer.
     Answer(Reply),
     /// It ran into a limit, and the VM goes with it.
@@ -56,7 +57,7 @@ enum Outcome {
 }
 
 #[derive(Clone)]
-struct Spoilt {
+pub(crate) struct Spoilt {
     error: HookError,
     /// Whether another call may be the one that is to blame.
     doubtful: bool,
@@ -407,6 +408,13 @@ impl Owner {
 
     /// Answers a call whose VM is gone. One that asks for many goes on after the one that failed.
     fn refuse(&self, call: &Arc<Call>, error: HookError) {
+        if let Request::Rows(rows) = &call.request {
+            match rows::refused(rows, call, error) {
+                Some(reply) => call.answer(reply),
+                None => self.shared.again(self.owner, call),
+            }
+            return;
+        }
         let Request::Render(items) = &call.request else {
             call.answer(Reply::Refused(Refused::Error(error)));
             return;
@@ -433,6 +441,7 @@ async fn run(vm: Rc<Vm>, shared: Arc<Shared>, local: Rc<Local>, call: Arc<Call>)
         (Request::Spec(run), _) => run_spec(&vm, &shared, &local, &call, *run).await,
         (_, None) => Outcome::Answer(Reply::Refused(Refused::Error(HookError::Closed))),
         (Request::Render(_), Some(facts)) => render(&vm, &shared, &local, &call, facts).await,
+        (Request::Rows(_), Some(facts)) => rows::judge(&vm, &shared, &local, &call, facts).await,
         (_, Some(facts)) => call_hook(&vm, &shared, &local, &call, facts).await,
     };
     Ended { call, outcome }
@@ -494,18 +503,26 @@ async fn call_hook(
     let reader = match &call.request {
         Request::Form(reader) => Some(reader.clone()),
         Request::Normalize(hook) | Request::Validate(hook) | Request::Url(hook) => reader_of(hook),
-        Request::Load | Request::Spec(_) | Request::Render(_) => None,
+        Request::Load | Request::Spec(_) | Request::Render(_) | Request::Rows(_) => None,
     };
     let running = vm.begin(call.request.hook(), reader);
     let answered = timed(vm, shared, local, call, &running, async {
         Ok(match &call.request {
             Request::Form(_) => Reply::Form(vm.form(&running, facts).await?),
             Request::Normalize(hook) => {
-                Reply::Normalized(vm.normalize(&running, facts, hook).await?)
+                let (values, context) = (&hook.values, &hook.context);
+                let normalised = vm.normalize(&running, facts, values, context).await?;
+                Reply::Normalized(normalised.map(|normalised| match normalised {
+                    Normalised::Same => values.clone(),
+                    Normalised::To(values) => values,
+                }))
             }
-            Request::Validate(hook) => Reply::Validated(vm.validate(&running, facts, hook).await?),
+            Request::Validate(hook) => {
+                let (values, context) = (&hook.values, &hook.context);
+                Reply::Validated(vm.validate(&running, facts, values, context).await?)
+            }
             Request::Url(hook) => Reply::Link(vm.url(&running, facts, hook).await?),
-            Request::Load | Request::Spec(_) | Request::Render(_) => {
+            Request::Load | Request::Spec(_) | Request::Render(_) | Request::Rows(_) => {
                 Reply::Refused(Refused::Error(HookError::Closed))
             }
         })
@@ -552,7 +569,11 @@ async fn render(
 }
 
 /// What a failure means: an answer, or the end of the VM.
-fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refused, Spoilt> {
+pub(crate) fn refusal(
+    failure: Failure,
+    running: &Running,
+    shared: &Shared,
+) -> Result<Refused, Spoilt> {
     let source = &shared.source;
     let limits = &shared.limits;
     let report = |message: String| {
@@ -598,7 +619,7 @@ fn refusal(failure: Failure, running: &Running, shared: &Shared) -> Result<Refus
 }
 
 /// Polls a call under its deadline, its wall clock and the watchdog's eyes. None when the wall clock ran out.
-async fn timed<T>(
+pub(crate) async fn timed<T>(
     vm: &Rc<Vm>,
     shared: &Arc<Shared>,
     local: &Rc<Local>,

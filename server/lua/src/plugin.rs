@@ -5,15 +5,19 @@ use std::sync::{Arc, OnceLock};
 
 use patchbay_plugin::Map;
 use patchbay_plugin::definition::{Definition, Incompatibility};
+use patchbay_plugin::field::parse_values;
 use patchbay_plugin::form::{derived_form, unexplained_fields};
 use patchbay_plugin::term::{Mistake, Path};
+use patchbay_plugin::validation::Loc;
 
-use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall};
+use crate::admission::Unadmitted;
+use crate::call::{CatalogueReader, Form, HookCall, Reads, RenderCall, RowsCall};
 use crate::error::{FieldError, HookError, NormalizeError, Report, Stage, UrlError};
 use crate::hooks::Link;
 use crate::load::Unplaced;
 use crate::positions::{Places, place_all, place_answer};
 use crate::queue::{Refused, Reply, Request, Shared};
+use crate::rows::NotJudged;
 use crate::sandbox::Threads;
 use crate::vm::Facts;
 
@@ -205,6 +209,62 @@ impl Plugin {
                 vec![Err(error); wanted]
             }
         }
+    }
+
+    /// Judges stored rows as if they were written anew: `upgrade` for those that are to be carried over, the fields,
+    /// `normalize`, and `validate` for the mapping `default`. All go in one hop, but no row sees what another has left.
+    ///
+    /// There is an answer for each row, none where the time was up: the values as they are to be stored for a row that
+    /// was carried over, nothing for another, or why it would be refused.
+    pub async fn judge_rows(
+        &self,
+        mut call: RowsCall,
+    ) -> Vec<Option<Result<Option<Map>, Unadmitted>>> {
+        let definition = self.definition();
+        let hooks = definition.hooks;
+        let mut answers: Vec<Option<Result<Option<Map>, Unadmitted>>> =
+            Vec::with_capacity(call.rows.len());
+        // What the fields say is found out here, so that the Lua thread is free for what only it can do.
+        let mut asked = Vec::with_capacity(call.rows.len());
+        for (place, mut row) in std::mem::take(&mut call.rows).into_iter().enumerate() {
+            answers.push(None);
+            if hooks.upgrade && row.from_version.is_some() {
+                asked.push(place);
+                call.rows.push(row);
+                continue;
+            }
+            row.from_version = None;
+            match parse_values(&definition.fields, &row.values, &Loc::new()) {
+                Err(errors) => answers[place] = Some(Err(Unadmitted::Invalid(errors))),
+                Ok(_) if !hooks.normalize && !hooks.validate => answers[place] = Some(Ok(None)),
+                Ok(values) => {
+                    row.values = values;
+                    asked.push(place);
+                    call.rows.push(row);
+                }
+            }
+        }
+        if asked.is_empty() {
+            return answers;
+        }
+        match self.inner.shared.ask(Request::Rows(call)).await {
+            Reply::Judged(judged) => {
+                for (place, judged) in asked.into_iter().zip(judged) {
+                    answers[place] = Some(match judged {
+                        Ok(values) => Ok(values),
+                        Err(NotJudged::Refused(unadmitted)) => Err(unadmitted),
+                        Err(NotJudged::Hook(hook, refused)) => {
+                            Err(Unadmitted::Hook(self.refused(hook, refused).await))
+                        }
+                    });
+                }
+            }
+            other => {
+                let error = self.refusal("validate", other).await;
+                answers[asked[0]] = Some(Err(Unadmitted::Hook(error)));
+            }
+        }
+        answers
     }
 
     /// The link.

@@ -13,11 +13,12 @@ use patchbay_plugin::Map;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::call::{CatalogueReader, HookCall, RenderCall};
+use crate::call::{CatalogueReader, HookCall, RenderCall, RowsCall};
 use crate::error::{FieldError, HookError, Report};
 use crate::hooks::{Link, RawForm};
 use crate::limits::Limits;
 use crate::load::{Failed, Loaded};
+use crate::rows::Judged;
 use crate::source::Source;
 use crate::spec::{SpecHost, SpecReply, SpecRun};
 use crate::vm::Facts;
@@ -31,6 +32,7 @@ pub(crate) enum Request {
     Validate(HookCall),
     Render(Vec<RenderCall>),
     Url(HookCall),
+    Rows(RowsCall),
     Spec(SpecRun),
 }
 
@@ -38,7 +40,7 @@ impl Request {
     /// The hook that answers it.
     pub(crate) fn hook(&self) -> Option<&'static str> {
         match self {
-            Request::Load | Request::Spec(_) => None,
+            Request::Load | Request::Spec(_) | Request::Rows(_) => None,
             Request::Form(_) => Some("ui_metadata"),
             Request::Normalize(_) => Some("normalize"),
             Request::Validate(_) => Some("validate"),
@@ -62,6 +64,8 @@ pub(crate) enum Reply {
     Validated(Vec<FieldError>),
     Rendered(Vec<Result<String, Refused>>),
     Link(Link),
+    /// As many as there was time for.
+    Judged(Vec<Judged>),
     Spec(SpecReply),
     Refused(Refused),
 }
@@ -76,6 +80,8 @@ pub(crate) struct Call {
     pub(crate) moved: AtomicBool,
     /// The answers so far, of a call that asks for many.
     pub(crate) rendered: Mutex<Vec<Result<String, Refused>>>,
+    /// The same, of a call that asks for many rows to be judged.
+    pub(crate) judged: Mutex<Vec<Judged>>,
     reply: Mutex<Option<oneshot::Sender<Reply>>>,
 }
 
@@ -88,6 +94,7 @@ impl Call {
             alone: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             rendered: Mutex::default(),
+            judged: Mutex::default(),
             reply: Mutex::new(Some(sender)),
         });
         (call, receiver)

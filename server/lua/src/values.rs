@@ -588,17 +588,20 @@ fn same(value: &Value, original: &Json) -> bool {
                         .is_ok_and(|value| same(&value, item))
                 })
         }
-        (Value::Table(table), Json::Object(entries)) => {
-            let present = entries.values().filter(|value| !value.is_null()).count();
-            count(table, present)
-                && entries.iter().all(|(key, item)| {
-                    table
-                        .raw_get::<Value>(key.as_str())
-                        .is_ok_and(|value| same(&value, item))
-                })
-        }
+        (Value::Table(table), Json::Object(entries)) => same_entries(table, entries),
         _ => false,
     }
+}
+
+/// Whether a table is what these entries become in Lua.
+pub(crate) fn same_entries(table: &Table, entries: &Map) -> bool {
+    let present = entries.values().filter(|value| !value.is_null()).count();
+    count(table, present)
+        && entries.iter().all(|(key, item)| {
+            table
+                .raw_get::<Value>(key.as_str())
+                .is_ok_and(|value| same(&value, item))
+        })
 }
 
 /// Whether a table has exactly this many entries.

@@ -53,7 +53,7 @@ return patchbay.plugin {
     lua-plugins/x.lua:12:27: fields[5].of: expected "string", "integer", "number" or "boolean", found "things"
     lua-plugins/x.lua:15:16: examples[1].nope: expected a field of this plugin, found `nope` (it has no such field)
     lua-plugins/x.lua:17:12: render: expected a function, found "text"
-    lua-plugins/x.lua:5:3: vesion: expected one of the keys aliases, api, environment_entry, examples, fields, migrations, name, normalize, placeholders, platform, render, requires, settings, table, ui_metadata, url, validate, version, found `vesion` (did you mean `version`?)
+    lua-plugins/x.lua:5:3: vesion: expected one of the keys aliases, api, environment_entry, examples, fields, migrations, name, normalize, placeholders, platform, render, requires, settings, table, ui_metadata, upgrade, url, validate, version, found `vesion` (did you mean `version`?)
     lua-plugins/x.lua:6:31: platform.platform_key: expected a platform key: lower-case letters, digits, `_` and `-`, at most 64, as in "snowflake", found "X y"
     "##);
 }

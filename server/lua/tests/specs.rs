@@ -289,6 +289,43 @@ async fn a_plugin_is_called_as_a_server_calls_it() {
 }
 
 #[tokio::test]
+async fn rows_are_carried_over_as_a_server_does_it() {
+    let upgrade = r#"upgrade = function(configuration, from_version)
+        if from_version == "0.9.0" then
+            return nil, { { field = "table", message = "too old" } }
+        end
+        return { database = configuration.schema, table = configuration.table }
+    end,
+    normalize ="#;
+    let plugin = PLUGIN.replacen("normalize =", upgrade, 1);
+    let text = r#"
+        local plugin = patchbay.test.plugin()
+        it("is carried over", function()
+            expect(plugin.definition.hooks.upgrade):to_be(true)
+            expect(plugin:upgrade({ schema = "Sales_x" }, "1.0.0"))
+                :to_equal { database = "sales_x", table = "*", days = 7 }
+            local values, errors = plugin:upgrade({ schema = "x" }, "0.9.0")
+            expect(values):to_be(nil)
+            expect(errors):to_equal { { field = "table", message = "too old" } }
+            local _, mine = plugin:upgrade({ schema = "other" }, "1.0.0")
+            expect(mine):to_equal { { field = "database", message = "not yours" } }
+        end)
+    "#;
+    let report = run_with(single(&plugin), text, "{}", &SpecOptions::default()).await;
+    all_pass(&report, 1);
+    let text = r#"
+        it("has none", function()
+            patchbay.test.plugin():upgrade({ database = "x" }, "1.0.0")
+        end)
+    "#;
+    let told = told(&run(text).await);
+    assert!(
+        told.contains("plugin:upgrade: the plugin has no upgrade hook"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
 async fn each_test_starts_afresh() {
     let report = run_with(
         folder(&[

@@ -118,9 +118,12 @@ pub fn changes(before: &Definition, now: &Definition) -> Vec<Change> {
         ("validate", old.validate, new.validate, Level::Minor),
         ("render", old.render, new.render, Level::Major),
         ("url", old.url, new.url, Level::Major),
+        ("upgrade", old.upgrade, new.upgrade, Level::Patch),
     ] {
         match (had, has) {
             (true, false) => found.add(lost, hook, "is removed"),
+            // It is not for those who use the plugin, but for what an older version has left.
+            (false, true) if hook == "upgrade" => found.add(Level::Patch, hook, "is new"),
             (false, true) => found.add(Level::Minor, hook, "is new"),
             _ => {}
         }
@@ -208,6 +211,14 @@ pub fn broken_promise(before: &Definition, now: &Definition, changes: &[Change])
         before.version,
         level.word(),
     ))
+}
+
+/// Whether one version comes before another. Versions that cannot be compared do not.
+pub fn is_older(version: &str, than: &str) -> bool {
+    match (lenient(version), lenient(than)) {
+        (Some(version), Some(than)) => version < than,
+        _ => false,
+    }
 }
 
 /// A version as written, with zeros for the parts that are left out.

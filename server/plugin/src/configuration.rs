@@ -120,6 +120,8 @@ pub enum Action {
     Create,
     /// A later one.
     Update,
+    /// One by which a newer version of the plugin carried it over.
+    Upgrade,
     /// The last one.
     Delete,
 }
@@ -130,15 +132,21 @@ impl Action {
         match self {
             Action::Create => "create",
             Action::Update => "update",
+            Action::Upgrade => "upgrade",
             Action::Delete => "delete",
         }
     }
 
     /// The action of a word.
     pub fn parse(word: &str) -> Option<Action> {
-        [Action::Create, Action::Update, Action::Delete]
-            .into_iter()
-            .find(|action| action.as_str() == word)
+        [
+            Action::Create,
+            Action::Update,
+            Action::Upgrade,
+            Action::Delete,
+        ]
+        .into_iter()
+        .find(|action| action.as_str() == word)
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Hooks {
     pub render: bool,
     /// Gives a link.
     pub url: bool,
+    /// Carries a configuration that an older version has written over to this one.
+    pub upgrade: bool,
 }
 
 /// How the entry of an environment's service configuration that belongs to a configuration is found.
@@ -215,6 +217,7 @@ fn read(term: Term, migrations: Vec<Migration>, mistakes: &mut Mistakes) -> Opti
         validate: table.function("validate", mistakes),
         render: table.function("render", mistakes),
         url: table.function("url", mistakes),
+        upgrade: table.function("upgrade", mistakes),
     };
     let environment_entry = read_environment_entry(&mut table, &fields, mistakes);
     let placeholders = table.strings("placeholders", mistakes).unwrap_or_default();

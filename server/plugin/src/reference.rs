@@ -76,6 +76,10 @@ pub fn reference(definition: &Definition) -> String {
         (hooks.validate, "rules of its own"),
         (hooks.render, "an access path that is finished by code"),
         (hooks.url, "a link"),
+        (
+            hooks.upgrade,
+            "configurations of older versions carried over",
+        ),
     ]
     .into_iter()
     .filter_map(|(has, what)| has.then_some(what))

@@ -277,6 +277,11 @@ pub const RECORDS: &[Record] = &[
                 "((context: Context, db: Db) -> (string?, Refusal?))?",
                 "Hook: a link to the data, or nil and patchbay.not_found or patchbay.bad_request.",
             ),
+            part(
+                "upgrade",
+                "((configuration: Configuration, from_version: string) -> (Configuration?, Errors?))?",
+                "Hook: carries a configuration that an older version has written over to this one, or returns nil and errors.",
+            ),
         ]],
     ),
     table(

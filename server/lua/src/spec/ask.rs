@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mlua::{Function, Lua, Value, Variadic};
 use patchbay_plugin::Map;
@@ -14,10 +15,13 @@ use super::judge::{Unanswered, failure};
 use super::world::World;
 use super::{Failure, SpecHost, place_of};
 use crate::admission::{Unadmitted, Unrendered};
-use crate::call::HookCall;
+use crate::call::{HookCall, RowCall, RowsCall};
 use crate::error::{FieldError, UrlError};
 use crate::running::Slot;
 use crate::values::{AnswerReader, Trail, into_lua, kind};
+
+/// Longer than a hook may take.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What a spec asks of the plugin.
 #[derive(Clone, Copy)]
@@ -27,6 +31,7 @@ pub(super) enum Ask {
     Validate,
     Render,
     Url,
+    Upgrade,
 }
 
 impl Ask {
@@ -36,6 +41,7 @@ impl Ask {
         Ask::Validate,
         Ask::Render,
         Ask::Url,
+        Ask::Upgrade,
     ];
 
     pub(super) fn word(self) -> &'static str {
@@ -45,6 +51,7 @@ impl Ask {
             Ask::Validate => "validate",
             Ask::Render => "render",
             Ask::Url => "url",
+            Ask::Upgrade => "upgrade",
         }
     }
 }
@@ -52,6 +59,7 @@ impl Ask {
 /// What is asked, read from Lua.
 struct Asked {
     world: World,
+    /// The template, or the version that wrote the configuration.
     template: String,
     configuration: Map,
 }
@@ -110,6 +118,15 @@ fn read_asked(ask: Ask, given: &[Value]) -> Result<Asked, String> {
             other => {
                 return Err(format!(
                     "expected a template, such as \"{{database}}.{{table}}\", found {}",
+                    other.map_or("nothing", kind)
+                ));
+            }
+        },
+        Ask::Upgrade => match rest.next() {
+            Some(Value::String(text)) => text.to_string_lossy(),
+            other => {
+                return Err(format!(
+                    "expected the version that wrote the configuration, such as \"1.0.0\", found {}",
                     other.map_or("nothing", kind)
                 ));
             }
@@ -180,17 +197,17 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
         }
         Ask::Normalize => match plugin.settle(&values, &context, &reader).await {
             Ok(values) => Ok((Json::Object(values), Json::Null)),
-            Err(unadmitted) => Ok((Json::Null, errors_of(unadmitted)?)),
+            Err(unadmitted) => Ok((Json::Null, errors_of(unadmitted, "normalize")?)),
         },
         Ask::Validate => match plugin.admit(&values, &context, &reader).await {
             Ok(_) => Ok((json!([]), Json::Null)),
-            Err(unadmitted) => Ok((errors_of(unadmitted)?, Json::Null)),
+            Err(unadmitted) => Ok((errors_of(unadmitted, "normalize")?, Json::Null)),
         },
         Ask::Render => {
             let values = match plugin.settle(&values, &context, &reader).await {
                 Ok(values) => values,
                 Err(unadmitted) => {
-                    let errors = errors_of(unadmitted)?;
+                    let errors = errors_of(unadmitted, "normalize")?;
                     return Err(format!("the configuration is refused: {errors}"));
                 }
             };
@@ -216,6 +233,30 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
                 )),
             }
         }
+        Ask::Upgrade => {
+            if !definition.hooks.upgrade {
+                return Err("the plugin has no upgrade hook".to_owned());
+            }
+            let Some(data_product) = context.data_product else {
+                return Err("a row belongs to a data product, and the world has none".to_owned());
+            };
+            let row = RowCall {
+                values,
+                from_version: Some(template.as_str().into()),
+                data_product: Arc::new(data_product),
+                technical_mapping: context.technical_mapping,
+            };
+            let call = RowsCall {
+                rows: vec![row],
+                reader,
+                until: Instant::now() + LONG,
+            };
+            match plugin.judge_rows(call).await.pop().flatten() {
+                Some(Ok(values)) => Ok((Json::Object(values.unwrap_or_default()), Json::Null)),
+                Some(Err(unadmitted)) => Ok((Json::Null, errors_of(unadmitted, "upgrade")?)),
+                None => Err("it took too long".to_owned()),
+            }
+        }
         Ask::Url => {
             let call = HookCall {
                 values: Map::new(),
@@ -239,8 +280,9 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
     }
 }
 
-/// What is wrong with a configuration, as a spec sees it; an error where the plugin is at fault.
-fn errors_of(unadmitted: Unadmitted) -> Result<Json, String> {
+/// What is wrong with a configuration, as a spec sees it; an error where the plugin is at fault. `hook` is the one whose
+/// answer the fields are asked about.
+fn errors_of(unadmitted: Unadmitted, hook: &str) -> Result<Json, String> {
     let errors: Vec<Json> = match unadmitted {
         Unadmitted::Invalid(errors) => errors
             .iter()
@@ -256,7 +298,7 @@ fn errors_of(unadmitted: Unadmitted) -> Result<Json, String> {
                 .map(|error| format!("{}: {}", place_of(error), error.msg))
                 .collect();
             return Err(format!(
-                "normalize returned values that the plugin's fields refuse: {}",
+                "{hook} returned values that the plugin's fields refuse: {}",
                 told.join("; ")
             ));
         }
@@ -307,6 +349,7 @@ pub(super) fn definition_view(definition: &Definition) -> Json {
             "validate": hooks.validate,
             "render": hooks.render,
             "url": hooks.url,
+            "upgrade": hooks.upgrade,
         },
         "environment_entry": match &definition.environment_entry {
             EnvironmentEntry::None => None,

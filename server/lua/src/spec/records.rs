@@ -79,6 +79,11 @@ pub const SPEC_RECORDS: &[Record] = &[
                 "(self: PluginUnderTest, world: World?) -> (string?, Refusal?)",
                 "The link, or nil and the refusal.",
             ),
+            part(
+                "upgrade",
+                "(self: PluginUnderTest, configuration: Configuration, from_version: string, world: World?) -> (Configuration?, { FieldError }?)",
+                "The values of a row of an older version as they are stored: upgraded, checked, normalised and validated. Or nil and errors.",
+            ),
         ]],
     ),
     table(

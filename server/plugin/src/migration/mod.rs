@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::field::{Field, FieldKind};
 use crate::name::{MigrationId, TableName};
 
+mod carry;
 mod fit;
 pub mod lua;
 mod plan;

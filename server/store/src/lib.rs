@@ -9,7 +9,7 @@
 //! | `data_product` | the owners of configurations |
 //! | `plugin` | applied definitions, histories, the run of migrations up and down, the register of tables, drift |
 //! | [`proof`] | whether a step is undone by its `down`: tried on a scratch database |
-//! | `configuration` | stored configurations, their pages, and their revisions |
+//! | `configuration` | stored configurations, their pages, their revisions; the rows that a plugin owns, read and carried over |
 //! | `cluster` | the servers on one database, and the numbers of the plugin sets that they serve |
 //! | `copy` | a database copied into another |
 //! | `inspect` | a database looked at without changing anything of it |
@@ -82,13 +82,13 @@ pub use catalogue::{
     CatalogueChange, EnvironmentConfigurationDraft, EnvironmentDraft, ServiceDraft,
 };
 pub use cluster::{ClusterState, GONE_AFTER, PluginSet, RunningServer, ServerReport};
-pub use configuration::ConfigurationQuery;
+pub use configuration::{Carried, ConfigurationQuery, OwnRow, OwnRows};
 pub use copy::{Copied, CopyError, CopyEvent, copy};
 pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
 pub use inspect::Inspection;
 pub use page::{MAX_PAGE, Page};
-pub use plugin::{AppliedDefinition, Held, PluginTable, fields_of};
+pub use plugin::{Applied, AppliedDefinition, AppliedMark, Applying, Held, PluginTable, fields_of};
 pub use session::Dialect;
 pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
 

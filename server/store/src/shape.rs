@@ -6,10 +6,11 @@ use patchbay_plugin::Map;
 use patchbay_plugin::field::Field;
 use patchbay_plugin::migration::ColumnType;
 use patchbay_plugin::name::TableName;
-use sea_query::{Expr, ExprTrait, Order, Query, Value};
+use sea_query::{Asterisk, Expr, ExprTrait, Func, Order, Query, Value};
 use serde_json::{Number, Value as Json};
 use uuid::Uuid;
 
+use crate::configuration::{OWN_BASE, OWN_PRODUCT};
 use crate::error::{Fault, StoreError};
 use crate::plugin::describe;
 use crate::render::type_word;
@@ -31,6 +32,9 @@ pub(crate) struct Shape {
     insert: OnceLock<Statement>,
     update: OnceLock<Statement>,
     by_ids: [OnceLock<Statement>; 4],
+    count: OnceLock<Statement>,
+    mark: OnceLock<Statement>,
+    chunk: OnceLock<Statement>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,6 +65,9 @@ impl Shape {
             insert: OnceLock::new(),
             update: OnceLock::new(),
             by_ids: Default::default(),
+            count: OnceLock::new(),
+            mark: OnceLock::new(),
+            chunk: OnceLock::new(),
         }
     }
 
@@ -123,6 +130,65 @@ impl Shape {
                 .columns(self.columns.iter().map(|column| column.name.clone()))
                 .from(self.table.clone())
                 .and_where(Expr::col("id").is_in((0..BATCHES[batch]).map(|_| place())));
+            Statement::new(self.dialect, &query)
+        })
+    }
+
+    /// How many rows there are.
+    pub(crate) fn count(&self) -> &Statement {
+        self.count.get_or_init(|| {
+            let mut query = Query::select();
+            query
+                .expr(Func::count(Expr::col(Asterisk)))
+                .from(self.table.clone());
+            Statement::new(self.dialect, &query)
+        })
+    }
+
+    /// The id so many rows after another. Takes the id, 1, and how many rows.
+    pub(crate) fn mark(&self) -> &Statement {
+        self.mark.get_or_init(|| {
+            let mut query = Query::select();
+            query
+                .column("id")
+                .from(self.table.clone())
+                .and_where(Expr::col("id").gt(place()))
+                .order_by("id", Order::Asc)
+                .limit(1)
+                .offset(1);
+            Statement::new(self.dialect, &query)
+        })
+    }
+
+    /// Rows by id, each with its base and its data product, the columns of [`OWN_BASE`] and [`OWN_PRODUCT`] first. Takes
+    /// the id after which and the one up to which they come, and how many at most.
+    pub(crate) fn chunk(&self) -> &Statement {
+        self.chunk.get_or_init(|| {
+            const BASE: &str = "data_output_configurations";
+            const PRODUCTS: &str = "data_products";
+            let own = |column: &str| Expr::col((self.table.clone(), column.to_owned()));
+            let mut query = Query::select();
+            query
+                .columns(OWN_BASE.iter().map(|column| (BASE, *column)))
+                .columns(OWN_PRODUCT.iter().map(|column| (PRODUCTS, *column)))
+                .columns(
+                    self.columns
+                        .iter()
+                        .map(|column| (self.table.clone(), column.name.clone())),
+                )
+                .from(self.table.clone())
+                .inner_join(
+                    BASE,
+                    Expr::col((BASE, "id")).equals((self.table.clone(), "id")),
+                )
+                .inner_join(
+                    PRODUCTS,
+                    Expr::col((PRODUCTS, "id")).equals((BASE, "data_product_id")),
+                )
+                .and_where(own("id").gt(place()))
+                .and_where(own("id").lte(place()))
+                .order_by((self.table.clone(), "id".to_owned()), Order::Asc)
+                .limit(1);
             Statement::new(self.dialect, &query)
         })
     }

@@ -1,5 +1,6 @@
 //! Stored configurations: the base rows, the rows of the plugins beside them, and the history.
 
+mod own;
 mod read;
 mod write;
 
@@ -8,6 +9,8 @@ use patchbay_plugin::configuration::{Configuration, TechnicalMapping};
 use sea_query::{BinOper, Expr, ExprTrait, LikeExpr, LockType, Order, Query};
 use serde_json::Value as Json;
 
+pub use own::{Carried, OwnRow, OwnRows};
+pub(crate) use own::{OWN_BASE, OWN_PRODUCT};
 pub use read::ConfigurationQuery;
 
 use crate::error::{Fault, StoreError};
@@ -111,6 +114,11 @@ pub(crate) struct Statements {
     pages: Vec<Statement>,
     add_revision: Statement,
     revisions: Statement,
+    /// Ids and revisions of a plugin's rows that another version has written.
+    of_other_versions: Statement,
+    one_of_other_versions: Statement,
+    /// Sets the version, the revision and the time of a row that is at this revision.
+    carry: Statement,
     product: Statement,
     platform: Statement,
     service: Statement,
@@ -128,6 +136,12 @@ impl Statements {
             .from("configuration_revisions")
             .and_where(Expr::col("configuration_id").eq(place()))
             .order_by("revision", Order::Asc);
+        let mut of_other_versions = Query::select();
+        of_other_versions
+            .columns(["id", "revision"])
+            .from(TABLE)
+            .and_where(Expr::col("configuration_type").eq(place()))
+            .and_where(Expr::col("plugin_version").ne(place()));
         Statements {
             insert: insert(dialect, TABLE, INSERTED),
             update: update(dialect, TABLE, UPDATED, &["id"]),
@@ -139,6 +153,14 @@ impl Statements {
                 .collect(),
             add_revision: insert(dialect, "configuration_revisions", REVISION),
             revisions: Statement::new(dialect, &revisions),
+            of_other_versions: Statement::new(dialect, &of_other_versions),
+            one_of_other_versions: Statement::new(dialect, of_other_versions.limit(1)),
+            carry: update(
+                dialect,
+                TABLE,
+                &["plugin_version", "revision", "updated_at"],
+                &["id", "revision"],
+            ),
             product: select(dialect, "data_products", &["id"], &["id"]),
             platform: select(dialect, "platforms", &["id"], &["id"]),
             service: select(dialect, "platform_services", &["id"], &["id"]),

@@ -167,6 +167,7 @@ pub(super) fn core_tables() -> Vec<CopyTable> {
                 ("head", Text),
                 ("applied_at", Time),
                 ("applied_by", Text),
+                ("code", Text),
             ],
         ),
         core(

@@ -39,7 +39,6 @@ pub(super) struct TargetStatements {
     add: Statement,
     pub(super) forget: Statement,
     forget_steps_from: Statement,
-    heads: Statement,
 }
 
 impl TargetStatements {
@@ -54,7 +53,6 @@ impl TargetStatements {
             add: insert(dialect, "plugin_targets", TARGET),
             forget: delete(dialect, "plugin_targets", &["plugin"]),
             forget_steps_from: Statement::new(dialect, &from),
-            heads: select(dialect, "applied_definitions", &["plugin", "head"], &[]),
         }
     }
 
@@ -141,27 +139,6 @@ impl Store {
                     held.insert(row.string(0)?, found);
                 }
                 Ok(held)
-            })
-        })
-        .await
-    }
-
-    /// The last step of each plugin's history, by name.
-    ///
-    /// # Errors
-    /// Those of an unavailable database.
-    pub async fn heads(&self) -> Result<BTreeMap<String, Option<MigrationId>>, StoreError> {
-        let statements = self.statements();
-        self.read(View::Statement, move |session| {
-            Box::pin(async move {
-                let own = &statements.plugins.targets;
-                let mut heads = BTreeMap::new();
-                for row in session.query(&own.heads, Vec::new()).await? {
-                    let head = row.optional_text(1)?.map(MigrationId::parse).transpose();
-                    let head = head.map_err(|_| broken("the head of a definition"))?;
-                    heads.insert(row.string(0)?, head);
-                }
-                Ok(heads)
             })
         })
         .await
@@ -304,6 +281,8 @@ impl Store {
                         optional(way.head.as_ref().map(MigrationId::as_str)),
                         now().into(),
                         text(&by),
+                        // Whatever serves the table next is tried on its rows.
+                        Value::String(None),
                         name(),
                     ];
                     session.execute(&own.change_definition, values).await?;

@@ -74,6 +74,7 @@ impl Store {
                         Value::String(None),
                         now().into(),
                         text(&by),
+                        Value::String(None),
                         name(),
                     ];
                     session.execute(&own.change_definition, values).await?;

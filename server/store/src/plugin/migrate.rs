@@ -4,6 +4,7 @@
 //! So either all of them have run and everybody can see it, or nothing has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
@@ -12,9 +13,11 @@ use patchbay_plugin::migration::{
 use patchbay_plugin::name::{MigrationId, TableName};
 use sea_query::Value;
 use serde_json::Value as Json;
+use uuid::Uuid;
 
 use super::{Statements, history};
 use crate::Store;
+use crate::configuration::Carried;
 use crate::engine::Frame;
 use crate::error::{Fault, StoreError};
 use crate::render::{needs_rebuild, render};
@@ -29,6 +32,29 @@ struct Recorded {
     revision: Option<i64>,
     /// Whether it is this definition.
     same: bool,
+    /// The hash of the code that is recorded with it.
+    code: Option<String>,
+}
+
+/// What is applied together with a definition.
+#[derive(Debug, Clone, Default)]
+pub struct Applying {
+    /// Who has it applied.
+    pub by: String,
+    /// The hash of the plugin's code, when its rows were checked for it or are accepted as they are. None forgets what is
+    /// recorded, so that they are checked again.
+    pub code: Option<String>,
+    /// The rows that are carried over with it.
+    pub carried: Option<Arc<Carried>>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// All of it is done.
+    Done,
+    /// Nothing is: these rows are not the ones that were carried over.
+    Moved(Vec<Uuid>),
 }
 
 fn fields_json(definition: &Definition) -> Json {
@@ -46,6 +72,7 @@ async fn recorded(
         return Ok(Recorded {
             revision: None,
             same: false,
+            code: None,
         });
     };
     let same = row.text(2)? == definition.version
@@ -54,6 +81,7 @@ async fn recorded(
     Ok(Recorded {
         revision: Some(row.integer(1)?),
         same,
+        code: row.optional_text(8)?.map(str::to_owned),
     })
 }
 
@@ -77,7 +105,7 @@ async fn apply_definition(
     statements: &Statements,
     definition: &Definition,
     head: Option<&MigrationId>,
-    by: &str,
+    applying: &Applying,
     revision: Option<i64>,
 ) -> Result<(), Fault> {
     let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
@@ -89,7 +117,8 @@ async fn apply_definition(
         json(fields_json(definition)),
         optional(head.map(MigrationId::as_str)),
         now().into(),
-        text(by),
+        text(&applying.by),
+        Value::String(applying.code.clone()),
     ];
     let statement = match revision {
         None => &statements.add_definition,
@@ -208,8 +237,30 @@ impl Store {
         plan: &Plan,
         by: &str,
     ) -> Result<(), StoreError> {
-        let statements = self.statements();
-        let (definition, plan, by) = (definition.clone(), plan.clone(), by.to_owned());
+        let applying = Applying {
+            by: by.to_owned(),
+            ..Applying::default()
+        };
+        self.migrate_with(definition, plan, applying)
+            .await
+            .map(|_| ())
+    }
+
+    /// As [`migrate`](Store::migrate), and writes the rows that are carried over, each with a revision, in the same
+    /// transaction. When rows are not what they were when they were carried over, nothing is done, and their ids are
+    /// given: from then on nobody writes one, so that what is missing can be made up.
+    ///
+    /// # Errors
+    /// As [`migrate`](Store::migrate); [`StoreError::Conflict`] when a unique index of the plugin forbids a row.
+    pub async fn migrate_with(
+        &self,
+        definition: &Definition,
+        plan: &Plan,
+        applying: Applying,
+    ) -> Result<Applied, StoreError> {
+        let all = self.statements();
+        let (definition, plan) = (definition.clone(), plan.clone());
+        let statements = Arc::clone(&all);
         let rebuilds = plan
             .pending
             .iter()
@@ -221,10 +272,13 @@ impl Store {
             false => Frame::Group,
         };
         let plugin = definition.name.as_str().to_owned();
-        let touched = move |(): &()| Touched::Definition(plugin.clone());
+        let touched = move |applied: &Applied| match applied {
+            Applied::Done => Touched::Definition(plugin.clone()),
+            Applied::Moved(_) => Touched::Nothing,
+        };
         self.write(frame, touched, move |session| {
             Box::pin(async move {
-                let statements = &statements.plugins;
+                let statements = &all.plugins;
                 let plugin = definition.name.as_str();
                 session.unhurried().await?;
                 hold(session, statements, &definition).await?;
@@ -232,6 +286,12 @@ impl Store {
                 // What was planned on an older history may be wrong on this one.
                 if plan_from(&definition, &applied).as_ref() != Ok(&plan) {
                     return Err(StoreError::HeadMoved);
+                }
+                if let Some(carried) = &applying.carried {
+                    let moved = carried.moved(session, &all, &definition).await?;
+                    if !moved.is_empty() {
+                        return Ok(Applied::Moved(moved));
+                    }
                 }
                 let mut tables = tables_of(&applied);
                 super::drift::check(session, &tables, &applied).await?;
@@ -257,14 +317,20 @@ impl Store {
                         },
                         text(migration.checksum()),
                         at.into(),
-                        text(&by),
+                        text(&applying.by),
                     ];
                     session.execute(&statements.add_step, values).await?;
                 }
                 let head = plan.head.as_ref();
                 let revision = recorded(session, statements, &definition).await?.revision;
-                apply_definition(session, statements, &definition, head, &by, revision).await?;
-                Ok(())
+                apply_definition(session, statements, &definition, head, &applying, revision)
+                    .await?;
+                if let Some(carried) = &applying.carried {
+                    carried
+                        .write(session, &all, &definition, &applying.by)
+                        .await?;
+                }
+                Ok(Applied::Done)
             })
         })
         .await
@@ -275,7 +341,25 @@ impl Store {
     /// # Errors
     /// [`StoreError::HeadMoved`] when something is pending after all; those of an unavailable database.
     pub async fn record_definition(&self, definition: &Definition) -> Result<(), StoreError> {
+        self.record_definition_of(definition, None).await
+    }
+
+    /// As [`record_definition`](Store::record_definition), with the hash of the plugin's code, for which its rows were
+    /// checked or are accepted as they are.
+    ///
+    /// # Errors
+    /// As [`record_definition`](Store::record_definition).
+    pub async fn record_definition_of(
+        &self,
+        definition: &Definition,
+        code: Option<String>,
+    ) -> Result<(), StoreError> {
         let (statements, definition) = (self.statements(), definition.clone());
+        let applying = Applying {
+            by: "server".to_owned(),
+            code,
+            carried: None,
+        };
         let plugin = definition.name.as_str().to_owned();
         let touched = move |wrote: &bool| match wrote {
             true => Touched::Definition(plugin.clone()),
@@ -284,12 +368,15 @@ impl Store {
         let work = self.write(Frame::Group, touched, move |session| {
             Box::pin(async move {
                 let statements = &statements.plugins;
-                if recorded(session, statements, &definition).await?.same {
+                let is_there = |recorded: &Recorded| {
+                    recorded.same && (applying.code.is_none() || recorded.code == applying.code)
+                };
+                if is_there(&recorded(session, statements, &definition).await?) {
                     return Ok(false);
                 }
                 hold(session, statements, &definition).await?;
                 let recorded = recorded(session, statements, &definition).await?;
-                if recorded.same {
+                if is_there(&recorded) {
                     return Ok(false);
                 }
                 let applied = history(session, statements, definition.name.as_str()).await?;
@@ -302,7 +389,7 @@ impl Store {
                             statements,
                             &definition,
                             head,
-                            "server",
+                            &applying,
                             revision,
                         )
                         .await?;

@@ -8,6 +8,7 @@ mod migrate;
 pub use back::{Held, fields_of};
 pub(crate) use drift::describe;
 pub(crate) use migrate::recorded_tables;
+pub use migrate::{Applied, Applying};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +50,7 @@ const DEFINITION: &[&str] = &[
     "head",
     "applied_at",
     "applied_by",
+    "code",
 ];
 
 pub(crate) struct Statements {
@@ -57,6 +59,7 @@ pub(crate) struct Statements {
     add_step: Statement,
     definition: Statement,
     definitions: Statement,
+    marks: Statement,
     add_definition: Statement,
     change_definition: Statement,
     /// The head, locked against change until the transaction ends.
@@ -102,6 +105,12 @@ impl Statements {
             add_step: insert(dialect, "plugin_migrations", HISTORY),
             definition: select(dialect, "applied_definitions", DEFINITION, &["plugin"]),
             definitions: select(dialect, "applied_definitions", DEFINITION, &[]),
+            marks: select(
+                dialect,
+                "applied_definitions",
+                &["plugin", "version", "head", "code"],
+                &[],
+            ),
             add_definition: insert(dialect, "applied_definitions", DEFINITION),
             change_definition: update(
                 dialect,
@@ -148,6 +157,17 @@ pub struct AppliedDefinition {
     pub applied_by: String,
 }
 
+/// What is applied of a plugin, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedMark {
+    /// The plugin's version.
+    pub version: String,
+    /// The last step of its history.
+    pub head: Option<MigrationId>,
+    /// The hash of the code for which its rows were checked last, or accepted as they are.
+    pub code: Option<String>,
+}
+
 /// A handle for writing and reading one plugin's rows: the statements over its table, and the step for which they are
 /// right. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -159,6 +179,8 @@ struct PluginTableInner {
     version: String,
     head: Option<MigrationId>,
     shape: Option<Arc<Shape>>,
+    /// Whether it is another version's.
+    read_only: bool,
 }
 
 impl PluginTable {
@@ -310,7 +332,7 @@ pub(crate) async fn check_head(
         Some(row) => row.optional_text(0)?,
         None => return Err(StoreError::HeadMoved),
     };
-    match found == table.head().map(MigrationId::as_str) {
+    match found == table.head().map(MigrationId::as_str) && !table.0.read_only {
         true => Ok(()),
         false => Err(StoreError::HeadMoved),
     }
@@ -384,6 +406,65 @@ impl Store {
         .await
     }
 
+    /// What is applied of each plugin, in short, by name.
+    ///
+    /// # Errors
+    /// Those of an unavailable database.
+    pub async fn applied_marks(&self) -> Result<BTreeMap<String, AppliedMark>, StoreError> {
+        let statements = self.statements();
+        self.read(View::Statement, move |session| {
+            Box::pin(async move {
+                let rows = session.query(&statements.plugins.marks, Vec::new()).await?;
+                let mut marks = BTreeMap::new();
+                for row in &rows {
+                    let head = row.optional_text(2)?.map(MigrationId::parse).transpose();
+                    let mark = AppliedMark {
+                        version: row.string(1)?,
+                        head: head.map_err(|_| broken("the head of a definition"))?,
+                        code: row.optional_text(3)?.map(str::to_owned),
+                    };
+                    marks.insert(row.string(0)?, mark);
+                }
+                Ok(marks)
+            })
+        })
+        .await
+    }
+
+    /// A handle for the rows of a plugin as its applied definition has them, with the fields of that. It is for reading:
+    /// a write with it is one that has to wait for another version.
+    ///
+    /// # Errors
+    /// Those of an unavailable database.
+    pub async fn applied_table(
+        &self,
+        plugin: &PluginName,
+    ) -> Result<Option<(PluginTable, Vec<Field>)>, StoreError> {
+        let (statements, plugin) = (self.statements(), plugin.clone());
+        self.read(View::Statement, move |session| {
+            Box::pin(async move {
+                let found = session
+                    .query_one(&statements.plugins.definition, vec![text(plugin.as_str())])
+                    .await?;
+                let Some(row) = found else { return Ok(None) };
+                let applied = read_definition(&row)?;
+                let shape = applied
+                    .table
+                    .as_ref()
+                    .map(|table| Arc::new(Shape::new(statements.dialect, table, &applied.fields)));
+                let table = PluginTable(Arc::new(PluginTableInner {
+                    plugin,
+                    version: applied.version,
+                    head: applied.head,
+                    shape,
+                    read_only: true,
+                }));
+                Ok(Some((table, applied.fields)))
+            })
+        })
+        .await
+    }
+
     /// A handle for the rows of a plugin at the end of a plan.
     pub fn table(&self, definition: &Definition, plan: &Plan) -> PluginTable {
         let dialect = self.statements().dialect;
@@ -391,6 +472,7 @@ impl Store {
             plugin: definition.name.clone(),
             version: definition.version.clone(),
             head: plan.head.clone(),
+            read_only: false,
             shape: definition
                 .table
                 .as_ref()

@@ -143,8 +143,9 @@ fn steps_are_taken_back_with_their_entries_and_the_definition() {
             (held.step.clone(), held.by.as_str()),
             (Some(id("0001_create")), "ann")
         );
-        let heads = store.heads().await.expect("read");
-        assert_eq!(heads["FileDataOutput"], Some(id("0001_create")));
+        let mark = &store.applied_marks().await.expect("read")["FileDataOutput"];
+        assert_eq!(mark.head, Some(id("0001_create")));
+        assert_eq!(mark.code, None, "whatever serves next is tried on the rows");
         // The rows are read by what the table is now, also by who has read them before.
         for (id, values) in [
             (one, json!({"path": "x", "days": 7})),

@@ -9,6 +9,7 @@ mod faults;
 mod fixtures;
 mod migrations;
 mod operations;
+mod own_rows;
 mod processes;
 mod servers;
 mod tls;

@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     disabled_plugins: Vec<String>,
     pub(crate) auto_migrate: bool,
     pub(crate) strict_versions: bool,
+    pub(crate) row_check_ms: u64,
     pub(crate) poll_ms: u64,
     pub(crate) settle_ms: u64,
     pub(crate) settle_max_ms: u64,
@@ -284,6 +285,7 @@ impl Settings {
             },
             auto_migrate: self.auto_migrate,
             strict_versions: self.strict_versions,
+            row_check: Duration::from_millis(self.row_check_ms),
             watch: WatchSettings {
                 settle: Duration::from_millis(self.settle_ms),
                 settle_max: Duration::from_millis(self.settle_max_ms),
@@ -373,6 +375,7 @@ const KEYS: &[(&str, Written)] = &[
     ("disabled_plugins", Written::Names),
     ("auto_migrate", Written::Literal),
     ("strict_versions", Written::Literal),
+    ("row_check_ms", Written::Literal),
     ("poll_ms", Written::Literal),
     ("settle_ms", Written::Literal),
     ("settle_max_ms", Written::Literal),

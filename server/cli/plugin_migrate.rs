@@ -22,7 +22,8 @@ pub(super) enum Steps {
     Migrations,
     /// Run the migrations of a plugin that wait to be told, or go up or down to one
     ///
-    /// Without --to, all that are pending run, those that take something away included, and the plugin is held no longer.
+    /// Without --to, all that are pending run, those that take something away included, and the plugin is held no longer;
+    /// before that the version is tried on the rows that are stored.
     /// With --to, the steps up to that one run, or those after it are taken back by their `down`, the last one first and
     /// all in one transaction; the plugin is held there, so that no server runs its steps by itself until this is run
     /// without --to. A running server notices.
@@ -42,7 +43,8 @@ pub(super) struct Migrate {
     /// Print the SQL for both databases, and change nothing
     #[arg(long)]
     sql: bool,
-    /// Go down even where values are lost or a step is not proved to be reversible
+    /// Take the version although it would refuse rows that are stored; go down even where values are lost or a step is not
+    /// proved to be reversible
     #[arg(long)]
     force: bool,
 }

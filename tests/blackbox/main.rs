@@ -19,6 +19,7 @@
 //! | `reload_files` | the ways in which files change |
 //! | `reload_migrations` | tables that change with their plugins |
 //! | `migrations` | steps run, taken back, shown and written by the command line; tables that somebody else changes |
+//! | `rows` | stored rows when their plugin changes: checked, carried over, or only shown |
 //! | `last_good` | what serves is given up only for something better |
 //! | `hostile` | plugins that misbehave |
 //! | `packages` | plugins that are installed, pinned and taken out |
@@ -76,6 +77,7 @@ mod reload_files;
 mod reload_load;
 mod reload_migrations;
 mod rendering;
+mod rows;
 mod servers;
 mod specs;
 mod world;

@@ -191,6 +191,7 @@ impl From<RequestError> for ApiError {
             RequestError::Busy => Self::unavailable("too many calls of the plugin are waiting"),
             RequestError::Deadline(cause) => Self::fixed(StatusCode::GATEWAY_TIMEOUT, cause),
             RequestError::Unavailable(cause) => Self::unavailable(cause),
+            RequestError::ReadOnly(reason) => Self::new(StatusCode::SERVICE_UNAVAILABLE, reason),
             RequestError::Internal(cause) => Self::internal(cause),
         }
     }

@@ -220,12 +220,26 @@ pub(crate) async fn validate(
 /// Reads the plugin paths again.
 #[utoipa::path(
     post, path = "/api/v2/plugins/reload", tag = "plugins", operation_id = "reload_plugins",
+    params((
+        "force" = Option<String>, Query,
+        description = "A plugin whose newest version is to serve although it would refuse stored configurations",
+    )),
     responses((status = 200, description = "What it did", body = wire::ReloadSummary)),
 )]
-pub(crate) async fn reload(State(app): State<App>) -> Result<Response, ApiError> {
+pub(crate) async fn reload(
+    State(app): State<App>,
+    mut query: QueryReader,
+) -> Result<Response, ApiError> {
+    let force = query.filled("force");
+    query.finish()?;
     // A reload that has begun is brought to its end, even when the client does not wait for it.
-    let reload = async move { app.registry().reload().await };
+    let reload = async move {
+        match force {
+            None => Ok(app.registry().reload().await),
+            Some(plugin) => app.registry().reload_forced(&plugin).await,
+        }
+    };
     let summary = tokio::spawn(reload.in_current_span()).await;
-    let summary = summary.map_err(|error| ApiError::internal(format!("reloading: {error}")))?;
+    let summary = summary.map_err(|error| ApiError::internal(format!("reloading: {error}")))??;
     answer(StatusCode::OK, &summary)
 }

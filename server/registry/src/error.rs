@@ -34,6 +34,9 @@ pub enum RequestError {
     /// The database cannot be used at the moment. The text is for the log.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The plugin takes no writes here at the moment.
+    #[error("{0}")]
+    ReadOnly(String),
     /// Something is wrong on this side. The text is for the log.
     #[error("{0}")]
     Internal(String),

@@ -170,6 +170,7 @@ pub(crate) fn last_error(
         version: version.map(str::to_owned),
         mistakes: reports.iter().map(ToString::to_string).collect(),
         reports: reports.to_vec(),
+        rows: None,
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use base64::Engine;
@@ -16,7 +18,7 @@ use patchbay_store::PluginTable;
 
 use crate::discovery::Place;
 use crate::form::{FormKeeper, KeptForm};
-use crate::wire::LastError;
+use crate::wire::{LastError, RowCheck};
 
 /// One version of a plugin that serves.
 pub(crate) struct ActivePlugin {
@@ -34,6 +36,12 @@ pub(crate) struct ActivePlugin {
     pub(crate) changes: Vec<Change>,
     /// That its version number promises less than that.
     pub(crate) broken_promise: Option<String>,
+    /// The rows that it would refuse, when it serves all the same because nothing served before it.
+    pub(crate) refused: Option<RowCheck>,
+    /// Why it takes no writes, when it does not: its table is of a newer version.
+    pub(crate) read_only: Option<ReadOnly>,
+    /// Whether its writes wait, because the next version carries its rows over and is about to take its place.
+    pub(crate) paused: AtomicBool,
     /// What last went wrong in a hook other than `ui_metadata`.
     pub(crate) hook_error: ArcSwapOption<LastError>,
 }
@@ -48,6 +56,15 @@ impl ActivePlugin {
     pub(crate) fn name(&self) -> &str {
         self.definition().name.as_str()
     }
+}
+
+/// That a plugin is older than its table.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadOnly {
+    /// The reason.
+    pub(crate) failure: Arc<Failure>,
+    /// Since when. The newer version may be on its way here.
+    pub(crate) since: Instant,
 }
 
 /// An icon.
@@ -78,6 +95,21 @@ pub(crate) struct Failure {
     pub(crate) error: Box<LastError>,
     /// Whether it may pass by itself, as when the database is locked, so that it is worth another try.
     pub(crate) passing: bool,
+    /// What it depends on, when it is for the sake of rows: while that is the same, it need not be found out again.
+    pub(crate) stamp: Option<RowStamp>,
+}
+
+/// What the judgement of a plugin's rows depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowStamp {
+    /// The code that judged.
+    pub(crate) code: [u8; 32],
+    /// The version that it was compared with.
+    pub(crate) serving: [u8; 32],
+    /// The counter of the rows.
+    pub(crate) rows: u64,
+    /// The version of the catalogue.
+    pub(crate) catalogue: u64,
 }
 
 impl Failure {
@@ -92,6 +124,7 @@ impl Failure {
             state,
             error: Box::new(LastError::plain(stage, message, version)),
             passing: false,
+            stamp: None,
         }
     }
 

@@ -190,6 +190,18 @@ impl Registry {
         self.rebuild(&Touched::Everything).await
     }
 
+    /// As [`reload`](Registry::reload), and has the newest version of one plugin serve whatever it says of the rows.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name or alias was found; the paths were read all the same.
+    pub async fn reload_forced(&self, plugin: &str) -> Result<ReloadSummary, RequestError> {
+        let mut builder = self.inner.builder.lock().await;
+        let before = self.current();
+        let (built, found) = builder.build_forced(&before, plugin).await;
+        let (summary, _) = self.swap(&before, built, &Touched::Everything);
+        found.map(|()| summary)
+    }
+
     /// Brings the migrations of one plugin's newest version to the step that is asked for: up, those that destroy
     /// included, or back. Beside a running server, which notices; no other plugin is touched.
     ///
@@ -328,12 +340,18 @@ impl Registry {
     async fn rebuild_with(&self, touched: &Touched, missing: Missing) -> (ReloadSummary, bool) {
         let mut builder = self.inner.builder.lock().await;
         let before = self.current();
+        let built = builder.build(&before, touched, missing).await;
+        self.swap(&before, built, touched)
+    }
+
+    /// Swaps what was built in. The builder is still held, so that generations come in their order.
+    fn swap(&self, before: &Generation, built: Built, touched: &Touched) -> (ReloadSummary, bool) {
         let Built {
             next,
             summary,
             failing_in_passing,
             missing,
-        } = builder.build(&before, touched, missing).await;
+        } = built;
         let failed_again = !matches!(touched, Touched::Nothing) && !summary.failed.is_empty();
         let news = next.is_some() || failed_again;
         let counters = &self.inner.counters;
@@ -346,7 +364,7 @@ impl Registry {
             self.note_row_readers(&next);
             self.inner.current.store(next.clone());
             self.inner.swapped.send_replace(next.number);
-            log_generation(&before, &next);
+            log_generation(before, &next);
             for entry in &next.entries {
                 self.retry_form(&entry.active);
             }

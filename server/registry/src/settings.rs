@@ -23,6 +23,8 @@ pub struct RegistrySettings {
     pub auto_migrate: bool,
     /// Whether a version number that promises less than the change makes is refused, rather than warned about.
     pub strict_versions: bool,
+    /// How long the rows of a plugin are looked at before another version takes its place; zero not to look.
+    pub row_check: Duration,
     /// How changes are noticed.
     pub watch: WatchSettings,
     /// The operator's values for the settings that plugins declare, by plugin name in lower case.

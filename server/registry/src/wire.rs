@@ -52,7 +52,7 @@ pub struct AccessPath {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LastError {
     /// Where on the way from file to answer: `read`, `package`, `parse`, `api`, `requires`, `load`, `definition`, `settings`,
-    /// `migration`, `collision`, `drift`, `plan`, `version`, `store`, `hook`.
+    /// `migration`, `collision`, `drift`, `plan`, `version`, `rows`, `older`, `store`, `hook`.
     pub stage: String,
     /// The hook, when it was one.
     pub hook: Option<String>,
@@ -72,6 +72,76 @@ pub struct LastError {
     /// The same with their places, for the command line; empty where it is one sentence without a place.
     #[serde(skip)]
     pub reports: Vec<patchbay_lua::Report>,
+    /// The stored configurations that the version would refuse, when that is what is wrong.
+    pub rows: Option<RowCheck>,
+}
+
+/// What was found when a version was tried on the configurations that are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RowCheck {
+    /// How many would be refused that were accepted until now.
+    pub refused: u64,
+    /// How many were looked at. When there was no time for all, they are spread over all.
+    pub checked: u64,
+    /// How many there are.
+    pub total: u64,
+    /// The first of those that would be refused.
+    pub rows: Vec<RefusedRow>,
+}
+
+/// A stored configuration that a version would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RefusedRow {
+    /// Its id.
+    pub id: Uuid,
+    /// The field, where it is one.
+    pub field: Option<String>,
+    /// Why.
+    pub message: String,
+}
+
+impl RowCheck {
+    /// How many of how many were looked at, in words.
+    pub(crate) fn extent(&self) -> String {
+        match self.checked == self.total {
+            true => format!("checked all {}", grouped(self.total)),
+            false => format!(
+                "checked {} of {}, spread over all",
+                grouped(self.checked),
+                grouped(self.total)
+            ),
+        }
+    }
+
+    /// The rows, a line each, and how many are left out.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self
+            .rows
+            .iter()
+            .map(|row| match &row.field {
+                Some(field) => format!("{}: {field}: {}", row.id, row.message),
+                None => format!("{}: {}", row.id, row.message),
+            })
+            .collect();
+        let left_out = self.refused - (self.rows.len() as u64).min(self.refused);
+        if left_out > 0 {
+            lines.push(format!("and {} more", grouped(left_out)));
+        }
+        lines
+    }
+}
+
+/// A number as people read it: `1,000,000`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl LastError {
@@ -87,6 +157,7 @@ impl LastError {
             line: None,
             at: OffsetDateTime::now_utc(),
             version,
+            rows: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Creating, changing and deleting configurations: a write that meets a change under it is made again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use patchbay_plugin::Map;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::admission::{takes_none, taking};
-use crate::generation::{Entry, Generation};
+use crate::generation::{ActivePlugin, Entry, Generation};
 use crate::wire::ConfigurationView;
 use crate::{Registry, RequestError};
 
@@ -34,6 +35,8 @@ enum Write<'a> {
 enum Attempt {
     /// The plugin's table moved on; the current generation is the right one to try again with.
     Again,
+    /// The plugin is older than its table, as it has just turned out: the newer one may be on its way.
+    Older(String),
     /// Somebody else wrote in between; the same generation will do.
     Raced,
     /// It cannot succeed.
@@ -114,6 +117,7 @@ impl Registry {
             swapped: self.inner.swapped.subscribe(),
             tried: None,
             left: ATTEMPTS,
+            older: None,
         };
         loop {
             let generation = attempts.next().await?;
@@ -130,6 +134,7 @@ impl Registry {
                 Ok(view) => return Ok(view),
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::Again) => {}
+                Err(Attempt::Older(reason)) => attempts.older = Some(reason),
                 Err(Attempt::Raced) => attempts.tried = None,
             }
         }
@@ -144,6 +149,7 @@ impl Registry {
     ) -> Result<ConfigurationView, Attempt> {
         let entry = taking(generation, plugin)?;
         refuse_drifted(entry)?;
+        writable(&entry.active)?;
         let (draft, product) = self.draft(entry, body).await?;
         let Some(table) = &entry.active.table else {
             return Err(takes_none(plugin).into());
@@ -209,6 +215,7 @@ impl Registry {
             ))
         })?;
         refuse_drifted(entry)?;
+        writable(&entry.active)?;
         let (draft, product) = self.draft(entry, body).await?;
         let Some(table) = &entry.active.table else {
             return Err(takes_none(&stored.plugin).into());
@@ -231,18 +238,39 @@ fn refuse_drifted(entry: &Entry) -> Result<(), RequestError> {
     }
 }
 
+/// Whether a plugin takes writes. While its rows are carried over they wait. For a moment after it turned out to be older
+/// than its table it is worth another try.
+fn writable(active: &ActivePlugin) -> Result<(), Attempt> {
+    if active.paused.load(Ordering::Acquire) {
+        return Err(Attempt::Again);
+    }
+    let Some(read_only) = &active.read_only else {
+        return Ok(());
+    };
+    let reason = read_only.failure.error.message.clone();
+    match read_only.since.elapsed() < NEXT_GENERATION {
+        true => Err(Attempt::Older(reason)),
+        false => Err(RequestError::ReadOnly(reason).into()),
+    }
+}
+
 /// The generations on which a write is tried.
 struct Attempts<'a> {
     registry: &'a Registry,
     swapped: tokio::sync::watch::Receiver<u64>,
     tried: Option<u64>,
     left: u32,
+    /// Why the last attempt did not succeed, when that was because the plugin is older than its table.
+    older: Option<String>,
 }
 
 impl Attempts<'_> {
     /// The generation for the next attempt. After the first it waits for a newer one; when none comes, or the attempts
     /// are used up, the write has to be made again later.
     async fn next(&mut self) -> Result<Arc<Generation>, RequestError> {
+        if let Some(reason) = self.older.take_if(|_| self.left == 0) {
+            return Err(RequestError::ReadOnly(reason));
+        }
         if self.left == 0 {
             return Err(RequestError::Unavailable(
                 "the plugin's table is not the one that the version which serves wants".to_owned(),

@@ -81,6 +81,7 @@ pub(super) async fn fixture(settings: HttpSettings) -> Fixture {
     let store = Store::open(StoreSettings::new(url)).await.expect("a store");
     let registry = RegistrySettings {
         libraries: Vec::new(),
+        row_check: std::time::Duration::from_secs(2),
         plugin_paths: vec![plugins],
         packages: dir.path().join("packages"),
         selection: Default::default(),

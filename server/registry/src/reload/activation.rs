@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use patchbay_plugin::change::{self, Change, broken_promise, changes_of_plan};
 use patchbay_plugin::definition::Definition;
@@ -9,11 +11,13 @@ use patchbay_plugin::migration::{
     AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
 };
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::{Held, Store, StoreError};
+use patchbay_store::{Applied, AppliedMark, Applying, Held, Store, StoreError};
 
+use super::judge::Judged;
 use super::slot::Loaded;
 use crate::form::{FormKeeper, KeptForm, compute, last_error};
 use crate::generation::{ActivePlugin, Failure};
+use crate::wire::grouped;
 
 /// The names, aliases and tables that are taken, and by whom.
 #[derive(Default)]
@@ -66,6 +70,10 @@ impl Claims {
 /// How often steps are planned at most, when other servers take them in the meantime.
 const PLANS: u32 = 5;
 
+/// How often rows that were written in the meantime are carried over again. Each time only those are, so that who writes
+/// them would have to be very quick.
+const CARRIES: u32 = 50;
+
 /// What it takes to make a loaded plugin serve.
 #[derive(Clone, Copy)]
 pub(super) struct Activation<'a> {
@@ -76,6 +84,41 @@ pub(super) struct Activation<'a> {
     pub(super) held: &'a BTreeMap<String, Held>,
     /// Which plugins' tables are not what their migrations made.
     pub(super) drifts: &'a BTreeMap<String, Vec<String>>,
+    pub(super) row_check: Duration,
+}
+
+/// What is known of a plugin's name when a version of it is checked.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The version of that name that serves now.
+    pub(super) serving: Option<&'a Arc<ActivePlugin>>,
+    /// The steps that have run.
+    pub(super) history: Result<&'a [AppliedMigration], &'a StoreError>,
+    /// What is applied.
+    pub(super) mark: Option<&'a AppliedMark>,
+    /// Whether it is the version that serves, whose table has changed under it.
+    pub(super) stale: bool,
+    /// Whether it shall serve whatever it says of the rows.
+    pub(super) forced: bool,
+    /// What was found out about the rows before, if it held a version back.
+    pub(super) held_back: Option<&'a Arc<Failure>>,
+}
+
+/// What a check that writes nothing came to.
+pub(super) enum Ready {
+    /// The version may take its place.
+    Whole(Box<Prepared>),
+    /// It is older than its table, and may only show it.
+    ReadOnly(Box<ActivePlugin>),
+}
+
+impl Ready {
+    pub(super) fn definition(&self) -> &Arc<Definition> {
+        match self {
+            Ready::Whole(prepared) => prepared.loaded.plugin.definition(),
+            Ready::ReadOnly(active) => active.definition(),
+        }
+    }
 }
 
 /// A version that passed every check that writes nothing.
@@ -85,22 +128,17 @@ pub(super) struct Prepared {
     form: Arc<KeptForm>,
     changes: Vec<Change>,
     broken_promise: Option<String>,
-}
-
-impl Prepared {
-    pub(super) fn definition(&self) -> &Arc<Definition> {
-        self.loaded.plugin.definition()
-    }
+    rows: Judged,
+    /// The version whose place it takes.
+    serving: Option<Arc<ActivePlugin>>,
+    stale: bool,
+    forced: bool,
 }
 
 impl Activation<'_> {
-    /// Checks a loaded plugin and computes its form. `serving` is the version of that name that serves now.
-    pub(super) async fn prepare(
-        &self,
-        loaded: Loaded,
-        serving: Option<&ActivePlugin>,
-        history: Result<&[AppliedMigration], &StoreError>,
-    ) -> Result<Prepared, Failure> {
+    /// Checks a loaded plugin, computes its form, and tries its rules on the rows that it would own.
+    pub(super) async fn prepare(&self, loaded: Loaded, known: Known<'_>) -> Result<Ready, Failure> {
+        let serving = known.serving;
         let definition = loaded.plugin.definition().clone();
         let fail = |state, stage: &str, message: String| {
             Failure::plain(state, stage, message, Some(definition.version.clone()))
@@ -112,14 +150,31 @@ impl Activation<'_> {
                 state: PluginState::Incompatible,
                 error: Box::new(last_error(&[report], misfit.key, &misfit.message, version)),
                 passing: false,
+                stamp: None,
             });
         }
-        let history = history.map_err(|error| store_failure(error, &definition))?;
+        let history = known
+            .history
+            .map_err(|error| store_failure(error, &definition))?;
         if let Some(differences) = self.drifts.get(definition.name.as_str()) {
             return Err(drifted(differences, &definition));
         }
-        let plan = plan(&definition, history)
-            .map_err(|error| fail(PluginState::Failed, "plan", error.to_string()))?;
+        let plan = match plan(&definition, history) {
+            Ok(plan) => plan,
+            Err(error) => return self.read_only(loaded, known, error).await,
+        };
+        if let Some(step) = plan.pending.first().filter(|_| known.stale) {
+            // Somebody has taken the table back on purpose.
+            return Err(fail(
+                PluginState::PendingMigration,
+                "migration",
+                format!(
+                    "its table was taken back to before the migration {}, so it takes no writes; put the version back \
+                     that the table is for, or run `patchbay plugin migrate {}`",
+                    step.migration.id, definition.name
+                ),
+            ));
+        }
         let mut changes = changes_of_plan(&plan);
         let mut broken = None;
         if let Some(serving) = serving {
@@ -148,43 +203,96 @@ impl Activation<'_> {
                 state: PluginState::Failed,
                 error: Box::new(error.as_ref().clone()),
                 passing: form.is_passing(),
+                stamp: None,
             });
         }
         let held = self.held.get(definition.name.as_str());
         self.check_may_run(&plan, &definition, held)?;
-        Ok(Prepared {
+        let rows = self.judge(&loaded, &plan, known).await?;
+        Ok(Ready::Whole(Box::new(Prepared {
             loaded,
             plan,
             form,
             changes,
             broken_promise: broken,
-        })
+            rows,
+            serving: serving.cloned(),
+            stale: known.stale,
+            forced: known.forced,
+        })))
     }
 
     /// Runs the pending migrations, or records the definition. From here on the older version cannot write any more.
     pub(super) async fn finish(&self, prepared: Prepared) -> Result<ActivePlugin, Failure> {
+        let serving = prepared.serving.clone();
+        let finished = self.finish_while_paused(prepared).await;
+        if finished.is_err()
+            && let Some(serving) = serving
+        {
+            serving.paused.store(false, Ordering::Release);
+        }
+        finished
+    }
+
+    async fn finish_while_paused(&self, prepared: Prepared) -> Result<ActivePlugin, Failure> {
         let Prepared {
             loaded,
             mut plan,
             form,
             changes,
             broken_promise,
+            rows,
+            serving,
+            stale,
+            forced,
         } = prepared;
         let definition = loaded.plugin.definition();
         let is_current = plan.pending.is_empty();
+        let mut applying = Applying {
+            by: "server".to_owned(),
+            code: rows.code,
+            carried: rows.carried.map(Arc::new),
+        };
         for tries in 1.. {
-            let done = match plan.pending.is_empty() {
-                true => self.store.record_definition(definition).await,
-                false => self.store.migrate(definition, &plan, "server").await,
+            let carries = applying.carried.is_some();
+            let done = match plan.pending.is_empty() && !carries {
+                // What is applied is another server's, which has the same steps.
+                true if stale => Ok(Applied::Done),
+                true => {
+                    let code = applying.code.clone();
+                    let recorded = self.store.record_definition_of(definition, code).await;
+                    recorded.map(|()| Applied::Done)
+                }
+                false => {
+                    self.store
+                        .migrate_with(definition, &plan, applying.clone())
+                        .await
+                }
             };
             match done {
-                Ok(()) => break,
+                Ok(Applied::Done) => break,
+                Ok(Applied::Moved(ids)) if tries < CARRIES => {
+                    // Who writes all the while waits for the version that comes; it is a matter of moments.
+                    if let Some(serving) = &serving {
+                        serving.paused.store(true, Ordering::Release);
+                    }
+                    self.carry_again(&loaded.plugin, &plan, &mut applying, ids, forced)
+                        .await?;
+                }
+                Ok(Applied::Moved(_)) => return Err(moved(definition)),
+                // Rows were carried over from tables that are others now.
+                Err(StoreError::HeadMoved) if carries => return Err(moved(definition)),
                 // Another server has just taken these steps, or some of them.
                 Err(StoreError::HeadMoved) if tries < PLANS => {
                     plan = self.plan_again(definition).await?;
                 }
                 Err(error) => return Err(store_failure(&error, definition)),
             }
+        }
+        if let Some(carried) = &applying.carried {
+            let (name, version) = (&definition.name, &definition.version);
+            let rows = grouped(carried.len() as u64);
+            tracing::info!("Plugin registry: {name}: {rows} rows are carried over to {version}");
         }
         let form = match is_current {
             true => form,
@@ -199,6 +307,9 @@ impl Activation<'_> {
             form: FormKeeper::holding(form),
             changes,
             broken_promise,
+            refused: rows.refused,
+            read_only: None,
+            paused: AtomicBool::new(false),
             hook_error: Default::default(),
             icon: loaded.icon,
             plugin: loaded.plugin,
@@ -289,7 +400,17 @@ pub(super) fn drifted(differences: &[String], definition: &Definition) -> Failur
     )
 }
 
-fn store_failure(error: &StoreError, definition: &Definition) -> Failure {
+/// Rows were written, or tables changed, again and again while rows were carried over.
+pub(super) fn moved(definition: &Definition) -> Failure {
+    let message = "its rows or its table changed again and again while rows were carried over; it is tried again by itself";
+    let version = Some(definition.version.clone());
+    Failure {
+        passing: true,
+        ..Failure::plain(PluginState::Failed, "rows", message.to_owned(), version)
+    }
+}
+
+pub(super) fn store_failure(error: &StoreError, definition: &Definition) -> Failure {
     let stage = match error {
         StoreError::TableTaken { .. } => "collision",
         StoreError::Migration { .. } => "migration",

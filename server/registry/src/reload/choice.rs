@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use patchbay_plugin::migration::AppliedMigration;
 
-use super::activation::{Activation, Claims, Prepared, drifted};
+use super::activation::{Activation, Claims, Known, Ready, drifted};
 use super::slot::{Loaded, Slot};
 use super::{Builder, Key, LOADS_AT_ONCE, Touched};
 use crate::enabling::Selectable;
@@ -28,7 +28,11 @@ impl Builder {
     pub(super) fn enable(&mut self) {
         for slot in self.slots.values_mut() {
             slot.warnings.clear();
-            slot.failure = None;
+            // What shows rows only does so until something changes.
+            slot.failure = slot
+                .active
+                .as_ref()
+                .and_then(|active| Some(active.read_only.as_ref()?.failure.clone()));
             slot.enabled = !slot.place.is_off()
                 && slot
                     .selectable()
@@ -42,14 +46,25 @@ impl Builder {
         }
     }
 
-    fn activation(&self) -> Activation<'_> {
+    pub(super) fn activation(&self) -> Activation<'_> {
         Activation {
             store: &self.store,
             auto_migrate: self.settings.auto_migrate,
             strict_versions: self.settings.strict_versions,
             held: &self.held,
             drifts: &self.drifts,
+            row_check: self.settings.row_check,
         }
+    }
+
+    /// The version that serves although it would refuse rows, when that shall be accepted.
+    fn to_accept<'a>(&self, slot: &'a Slot) -> Option<&'a Loaded> {
+        let active = slot.active.as_ref()?;
+        let force = self.force.as_ref()?;
+        let told = active.refused.is_some() && active.definition().answers_to(force);
+        slot.loaded
+            .as_ref()
+            .filter(|loaded| told && loaded.fingerprint == active.fingerprint)
     }
 
     /// Checks every newest version that does not serve yet, and computes their forms, side by side.
@@ -57,20 +72,16 @@ impl Builder {
         &mut self,
         current: &Generation,
         touched: &Touched,
-    ) -> HashMap<Key, Result<Prepared, Failure>> {
+    ) -> HashMap<Key, Result<Ready, Failure>> {
         self.enable();
-        let heads = self.store.heads().await.unwrap_or_else(|error| {
-            tracing::error!(
-                "Plugin registry: the heads cannot be read: {}",
-                error.detail()
-            );
-            BTreeMap::new()
-        });
+        let marks = self.store.applied_marks().await;
+        let none = BTreeMap::new();
+        let known = marks.as_ref().unwrap_or(&none);
         // Steps that a version counts on may have been taken back.
         let moved: Vec<Key> = self
             .slots
             .iter()
-            .filter(|(_, slot)| slot.enabled && slot.has_moved(&heads))
+            .filter(|(_, slot)| slot.enabled && slot.has_moved(known))
             .map(|(key, _)| key.clone())
             .collect();
         let looks_again = |slot: &Slot| slot.drifted || matches!(touched, Touched::Everything);
@@ -81,7 +92,11 @@ impl Builder {
         if !examined && moved.is_empty() {
             return HashMap::new();
         }
-        let histories = self.store.histories().await;
+        // What is applied is one with the steps: where one of them cannot be read, nothing is known.
+        let histories = match &marks {
+            Ok(_) => self.store.histories().await,
+            Err(error) => Err(error.clone()),
+        };
         if let Err(error) = &histories {
             tracing::error!(
                 "Plugin registry: the migration histories cannot be read: {}",
@@ -100,13 +115,24 @@ impl Builder {
             .slots
             .iter()
             .filter(|(_, slot)| slot.enabled)
-            .filter_map(|(key, slot)| Some((key.clone(), slot.newest()?.clone())))
+            .filter_map(|(key, slot)| {
+                let (loaded, stale) = match slot.newest().or_else(|| self.to_accept(slot)) {
+                    Some(loaded) => (loaded, false),
+                    None => (slot.stale(known)?, true),
+                };
+                Some((key.clone(), loaded.clone(), stale, slot.held_back.clone()))
+            })
             .collect();
-        self.look_at_tables(&newest, histories.as_ref().ok(), touched)
+        let names = newest
+            .iter()
+            .map(|(_, loaded, ..)| loaded.plugin.definition().name.to_string())
+            .collect();
+        self.look_at_tables(names, histories.as_ref().ok(), touched)
             .await;
         let (activation, histories) = (self.activation(), &histories);
+        let force = self.force.as_deref();
         futures_util::stream::iter(newest)
-            .map(|(key, loaded)| async move {
+            .map(|(key, loaded, stale, held_back)| async move {
                 let name = loaded.plugin.definition().name.as_str().to_owned();
                 let serving = current
                     .entry(&name)
@@ -114,8 +140,16 @@ impl Builder {
                 let history = histories
                     .as_ref()
                     .map(|histories| histories.get(&name).map(Vec::as_slice).unwrap_or_default());
-                let serving = serving.map(|entry| &*entry.active);
-                (key, activation.prepare(loaded, serving, history).await)
+                let definition = loaded.plugin.definition();
+                let asked = Known {
+                    serving: serving.map(|entry| &entry.active),
+                    history,
+                    mark: known.get(&name),
+                    stale,
+                    forced: force.is_some_and(|force| definition.answers_to(force)),
+                    held_back: held_back.as_ref(),
+                };
+                (key, activation.prepare(loaded, asked).await)
             })
             .buffer_unordered(LOADS_AT_ONCE)
             .collect()
@@ -126,7 +160,7 @@ impl Builder {
     /// made. One that serves is looked at when everything is, and goes on with its last good version.
     async fn look_at_tables(
         &mut self,
-        newest: &[(Key, Loaded)],
+        newest: BTreeSet<String>,
         histories: Option<&BTreeMap<String, Vec<AppliedMigration>>>,
         touched: &Touched,
     ) {
@@ -142,11 +176,8 @@ impl Builder {
             let looks = slot.drifted || matches!(touched, Touched::Everything);
             slot.active.as_ref().filter(|_| looks)
         });
-        let names: BTreeSet<String> = newest
-            .iter()
-            .map(|(_, loaded)| loaded.plugin.definition().name.to_string())
-            .chain(serving.map(|active| active.name().to_owned()))
-            .collect();
+        let serving = serving.map(|active| active.name().to_owned());
+        let names: BTreeSet<String> = newest.into_iter().chain(serving).collect();
         let examined = names
             .into_iter()
             .filter_map(|name| {
@@ -181,7 +212,7 @@ impl Builder {
     /// Lets the contenders for each name serve in the order of preference, and migrates those that come through.
     pub(super) async fn settle(
         &mut self,
-        mut prepared: HashMap<Key, Result<Prepared, Failure>>,
+        mut prepared: HashMap<Key, Result<Ready, Failure>>,
         number: u64,
     ) {
         let mut contenders: BTreeMap<String, Vec<Key>> = BTreeMap::new();
@@ -225,15 +256,18 @@ impl Builder {
         &mut self,
         name: &str,
         keys: &[Key],
-        prepared: &mut HashMap<Key, Result<Prepared, Failure>>,
+        prepared: &mut HashMap<Key, Result<Ready, Failure>>,
         claims: &mut Claims,
         number: u64,
     ) -> Option<Key> {
         for key in keys {
             let finished = match prepared.remove(key) {
-                Some(Ok(prepared)) => match claims.check(prepared.definition()) {
-                    Ok(()) => Some(self.activation().finish(prepared).await),
-                    Err(failure) => Some(Err(failure)),
+                Some(Ok(ready)) => match (claims.check(ready.definition()), ready) {
+                    (Ok(()), Ready::Whole(prepared)) => {
+                        Some(self.activation().finish(*prepared).await)
+                    }
+                    (Ok(()), Ready::ReadOnly(active)) => Some(Ok(*active)),
+                    (Err(failure), _) => Some(Err(failure)),
                 },
                 Some(Err(failure)) => Some(Err(failure)),
                 None => None,
@@ -241,10 +275,17 @@ impl Builder {
             let slot = self.slots.get_mut(key)?;
             match finished {
                 Some(Ok(active)) => {
+                    let read_only = active.read_only.as_ref();
+                    slot.failure = read_only.map(|read_only| read_only.failure.clone());
+                    slot.held_back = None;
                     slot.active = Some(Arc::new(active));
                     slot.since = number;
                 }
-                Some(Err(failure)) => slot.failure = Some(Arc::new(failure)),
+                Some(Err(failure)) => {
+                    let failure = Arc::new(failure);
+                    slot.held_back = failure.stamp.is_some().then(|| failure.clone());
+                    slot.failure = Some(failure);
+                }
                 None => {}
             }
             let serving = slot.active.as_ref().filter(|active| active.name() == name);

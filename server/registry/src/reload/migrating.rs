@@ -29,7 +29,8 @@ pub struct MigrationOrder {
     pub plugin: String,
     /// The number or id of the last step that shall be applied, `0` for none; when left out, all that are pending run.
     pub to: Option<String>,
-    /// Whether values may be lost, and steps be taken back that are not proved to be reversible.
+    /// Whether the version may refuse rows that are stored, values may be lost, and steps be taken back that are not
+    /// proved to be reversible.
     pub force: bool,
     /// Who has it done.
     pub by: String,
@@ -163,24 +164,29 @@ impl Builder {
                     self.store.hold(&plugin, step.as_ref(), &order.by).await?;
                 }
                 let done = match whole {
-                    true => self.store.migrate(&definition, &plan, &order.by).await,
+                    true => self.apply(order, &plan).await,
+                    // The rows are tried when the last step is taken: no version serves before.
                     false => {
                         let (part, plan) = as_of(&definition, &history, &plan, count)?;
-                        self.store.migrate(&part, &plan, &order.by).await
+                        let done = self.store.migrate(&part, &plan, &order.by).await;
+                        done.map_err(told)
                     }
                 };
                 if let Err(error) = done {
                     if target.is_some() {
                         restore(&self.store, &plugin, before).await?;
                     }
-                    return Err(told(error));
+                    return Err(error);
                 }
             }
-            Way::Stay => {
-                if let Some(step) = &target {
-                    self.store.hold(&plugin, step.as_ref(), &order.by).await?;
+            Way::Stay => match (&target, &definition) {
+                (Some(step), _) => self.store.hold(&plugin, step.as_ref(), &order.by).await?,
+                (None, Some(definition)) => {
+                    let plan = plan(definition, &history).map_err(conflict)?;
+                    self.apply(order, &plan).await?;
                 }
-            }
+                (None, None) => {}
+            },
         }
         if target.is_none() {
             migrated.released = self.store.release(&plugin).await?;
@@ -298,7 +304,7 @@ impl Builder {
     }
 
     /// The place of the newest version of an enabled plugin that loads.
-    fn slot_of(&self, name: &str) -> Result<&Slot, RequestError> {
+    pub(super) fn slot_of(&self, name: &str) -> Result<&Slot, RequestError> {
         by_preference(&self.slots)
             .map(|(_, slot)| slot)
             .filter(|slot| slot.enabled && slot.load_failure.is_none())
@@ -422,7 +428,7 @@ fn shown(migration: &Migration, operations: &[Operation], tables: &Tables) -> St
 }
 
 /// What a failure of the store means to the one who typed the command.
-fn told(error: StoreError) -> RequestError {
+pub(super) fn told(error: StoreError) -> RequestError {
     match error {
         StoreError::Loses(what) => RequestError::Conflict(format!(
             "values would be lost, so nothing was done: {}; `patchbay plugin export` keeps a copy of the rows, and --force \

@@ -12,8 +12,10 @@ use patchbay_lua::{LoadError, Sandbox, SettingsLookup};
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Held, Store};
 
+use crate::RequestError;
 use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan_beside};
 use crate::enabling::Selectable;
+use crate::error::plugin_not_found;
 use crate::form::{compute, last_error};
 use crate::generation::{Entry, Failure, Finding, Generation};
 use crate::packages::Packages;
@@ -22,11 +24,14 @@ use crate::wire::{LastError, ReloadSummary};
 
 mod activation;
 mod choice;
+mod judge;
 mod migrating;
 mod plugin_settings;
 mod report;
+mod rows;
 mod slot;
 
+use judge::rows_warning;
 use slot::{Loaded, Slot, differs, fingerprint};
 
 pub(crate) use activation::Claims;
@@ -52,6 +57,8 @@ pub(crate) struct Builder {
     lookup: SettingsLookup,
     slots: BTreeMap<Key, Slot>,
     missing: Missing,
+    /// The plugin whose newest version is to serve whatever it says of the rows, during one build.
+    force: Option<String>,
     /// What is wrong with the packages.
     package_problems: Vec<String>,
     /// At which step plugins are held, as the last build found it.
@@ -115,6 +122,7 @@ impl Builder {
             lookup,
             slots: BTreeMap::new(),
             missing: Missing::Forget,
+            force: None,
             package_problems: Vec::new(),
             held: BTreeMap::new(),
             drifts: BTreeMap::new(),
@@ -161,6 +169,30 @@ impl Builder {
             failing_in_passing,
             missing: self.slots.values().any(|slot| slot.missed),
         }
+    }
+
+    /// As [`build`](Builder::build) of everything, with the newest version of one plugin taken whatever it says of the rows.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name was found.
+    pub(crate) async fn build_forced(
+        &mut self,
+        current: &Generation,
+        force: &str,
+    ) -> (Built, Result<(), RequestError>) {
+        self.force = Some(force.to_owned());
+        let built = self
+            .build(current, &Touched::Everything, Missing::Forget)
+            .await;
+        self.force = None;
+        let found = self.slots.values().any(|slot| {
+            slot.definition()
+                .is_some_and(|definition| definition.answers_to(force))
+        });
+        (
+            built,
+            found.then_some(()).ok_or_else(|| plugin_not_found(force)),
+        )
     }
 
     /// Whether the plugin paths hold other places than are known. Where the file system tells nothing, what came and went
@@ -329,8 +361,10 @@ impl Builder {
                 None
             }
         };
+        let code = fingerprint(bundle, &plugin);
         Ok(Loaded {
-            fingerprint: fingerprint(bundle, &plugin),
+            fingerprint: code,
+            code,
             plugin,
             icon: None,
             form,
@@ -408,7 +442,14 @@ impl Builder {
                         .active
                         .as_ref()
                         .and_then(|active| active.broken_promise.clone());
-                    slot.warnings.iter().cloned().chain(broken).collect()
+                    let refused = slot.active.as_ref().and_then(|active| {
+                        let check = active.refused.as_ref()?;
+                        Some(rows_warning(active.definition(), check))
+                    });
+                    let own = slot.warnings.iter().cloned();
+                    own.chain(broken)
+                        .chain(refused.into_iter().flatten())
+                        .collect()
                 },
                 since: slot.since,
             });

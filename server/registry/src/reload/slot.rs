@@ -7,8 +7,8 @@ use std::sync::Arc;
 use patchbay_lua as lua;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::AppliedMigration;
-use patchbay_plugin::name::MigrationId;
 use patchbay_plugin::platform::PluginState;
+use patchbay_store::AppliedMark;
 use sha2::{Digest, Sha256};
 
 use crate::discovery::{Bundle, Origin, Place, Scan};
@@ -50,12 +50,16 @@ pub(super) struct Slot {
     /// Whether the table of what serves was not what its migrations made, when it was looked at last.
     pub(super) drifted: bool,
     pub(super) since: u64,
+    /// What was last found out about its rows and held a version back.
+    pub(super) held_back: Option<Arc<Failure>>,
 }
 
 #[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) plugin: lua::Plugin,
     pub(super) fingerprint: [u8; 32],
+    /// The same without the icon: what rows are judged by.
+    pub(super) code: [u8; 32],
     pub(super) icon: Option<Icon>,
     /// Its form, where it was computed right after the load, while its VM was there.
     pub(super) form: Option<Arc<KeptForm>>,
@@ -76,6 +80,7 @@ impl Slot {
             lost: false,
             drifted: false,
             since: 0,
+            held_back: None,
         }
     }
 
@@ -97,6 +102,16 @@ impl Slot {
         ))
     }
 
+    /// The newest version that loads, when it serves, but its table is no longer the one for which it does.
+    pub(super) fn stale(&self, marks: &BTreeMap<String, AppliedMark>) -> Option<&Loaded> {
+        let active = self.active.as_ref()?;
+        self.loaded.as_ref().filter(|loaded| {
+            self.load_failure.is_none()
+                && active.fingerprint == loaded.fingerprint
+                && self.has_moved(marks)
+        })
+    }
+
     /// The newest version that loads, when it is another one than what serves.
     pub(super) fn newest(&self) -> Option<&Loaded> {
         self.loaded.as_ref().filter(|loaded| {
@@ -109,14 +124,14 @@ impl Slot {
     }
 
     /// Whether the table of what serves is at another step than the one it was built for.
-    pub(super) fn has_moved(&self, heads: &BTreeMap<String, Option<MigrationId>>) -> bool {
+    pub(super) fn has_moved(&self, marks: &BTreeMap<String, AppliedMark>) -> bool {
         self.active.as_ref().is_some_and(|active| {
             let Some(table) = &active.table else {
                 return false;
             };
-            heads
+            marks
                 .get(active.name())
-                .is_some_and(|head| head.as_ref() != table.head())
+                .is_some_and(|mark| mark.head.as_ref() != table.head())
         })
     }
 
@@ -147,6 +162,7 @@ impl Slot {
             state,
             error: Box::new(error),
             passing: false,
+            stamp: None,
         }));
     }
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`lists`], [`reload`], [`start`], [`memory`], [`create`], [`check`] | one group of figures each |
 //! | [`postgres`], [`pages`], [`cluster`] | the same, on a Postgres that is started for it |
+//! | [`rows`] | how fast the rows of a plugin are checked before its next version takes its place |
 //! | [`shared`] | what those have in common |
 //! | [`load`] | the closed-loop load generator, and `wrk` in its place |
 //! | [`wire`] | one keep-alive connection that speaks just enough HTTP/1.1 |
@@ -34,6 +35,7 @@ mod pages;
 mod postgres;
 mod reload;
 mod report;
+mod rows;
 mod samples;
 mod server;
 mod shared;
@@ -100,6 +102,8 @@ enum Name {
     Pages,
     /// How soon three servers on one database show what one has written
     Cluster,
+    /// How many stored rows a second are checked before another version of their plugin takes its place
+    Rows,
     /// The baseline of `lists`: serves the bytes of a file until it is killed
     #[command(hide = true)]
     BareAxum {
@@ -160,6 +164,9 @@ fn main() -> Result<()> {
     }
     if wanted(Name::Cluster) {
         cluster::run(&plan, &runtime, &mut report)?;
+    }
+    if wanted(Name::Rows) {
+        rows::run(&plan, &runtime, &mut report)?;
     }
     report.print();
     if command.name == Name::All {

@@ -36,7 +36,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
             .into_iter()
             .map(str::to_owned)
             .collect::<Vec<_>>();
-        database.execute_batch(&fill(&Sqlite, &id, rows, &columns))?;
+        database.execute_batch(&fill(&Sqlite, TABLE, &id, rows, &columns))?;
         drop(database);
         plan.program.serve(&folder, &[])
     };
@@ -57,7 +57,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
                 "SELECT column_name::text FROM information_schema.columns WHERE table_name = '{TABLE}'"
             ),
         )?;
-        execute(runtime, &url, &fill(&Postgres, &id, rows, &columns))?;
+        execute(runtime, &url, &fill(&Postgres, TABLE, &id, rows, &columns))?;
         // Postgres does both by itself in time.
         execute(runtime, &url, "VACUUM ANALYZE")?;
         Ok(server)
@@ -68,10 +68,10 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     many.stop()
 }
 
-const TABLE: &str = "snowflake_data_output_configurations";
+pub(crate) const TABLE: &str = "snowflake_data_output_configurations";
 
 /// How the databases write what a bulk load needs.
-trait Words {
+pub(crate) trait Words {
     /// An id from an expression that is a number.
     fn id(&self, kind: char, number: &str) -> String;
     /// The numbers from 1, as rows of `n (i)`.
@@ -80,8 +80,8 @@ trait Words {
     fn time(&self, seconds: &str) -> String;
 }
 
-struct Sqlite;
-struct Postgres;
+pub(crate) struct Sqlite;
+pub(crate) struct Postgres;
 
 impl Words for Sqlite {
     fn id(&self, kind: char, number: &str) -> String {
@@ -114,7 +114,13 @@ impl Words for Postgres {
 }
 
 /// The statements that copy a configuration so often, with its plugin's row, among as many data products as they need.
-fn fill(words: &dyn Words, id: &str, rows: u64, columns: &[String]) -> String {
+pub(crate) fn fill(
+    words: &dyn Words,
+    table: &str,
+    id: &str,
+    rows: u64,
+    columns: &[String],
+) -> String {
     let products = rows / IN_PRODUCT;
     let numbers = words.numbers(rows);
     let (own, product) = (
@@ -136,8 +142,8 @@ fn fill(words: &dyn Words, id: &str, rows: u64, columns: &[String]) -> String {
          SELECT {own}, t.configuration_type, t.plugin_version, 'row ' || n.i, 'row ' || n.i, t.description, {product}, \
          t.technical_mapping, t.platform_id, t.service_id, 1, {time}, {time} \
          FROM {numbers} CROSS JOIN (SELECT * FROM data_output_configurations WHERE id = '{id}') AS t; \
-         INSERT INTO {TABLE} (id, {others}) SELECT {own}, {others} \
-         FROM {numbers} CROSS JOIN (SELECT * FROM {TABLE} WHERE id = '{id}') AS t; COMMIT;",
+         INSERT INTO {table} (id, {others}) SELECT {own}, {others} \
+         FROM {numbers} CROSS JOIN (SELECT * FROM {table} WHERE id = '{id}') AS t; COMMIT;",
         words.id('4', "n.i"),
         words.numbers(products),
     )

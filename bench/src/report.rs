@@ -33,6 +33,22 @@ impl Report {
         );
     }
 
+    /// Adds a rate that should be at least `target`, both in `unit`.
+    pub(crate) fn at_least(
+        &mut self,
+        what: impl Into<String>,
+        measured: f64,
+        target: f64,
+        unit: &str,
+    ) {
+        self.add(
+            what.into(),
+            format!("{} {unit}", short(measured)),
+            format!("≥ {} {unit}", short(target)),
+            measured >= target,
+        );
+    }
+
     /// Adds a ratio that should be at least `target`.
     pub(crate) fn ratio(&mut self, what: impl Into<String>, measured: f64, target: f64) {
         self.add(

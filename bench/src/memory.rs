@@ -88,29 +88,3 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
     server.stop()?;
     installed(plan, runtime, INSTALLED, report)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Generator;
-    use crate::server::Program;
-
-    /// The whole measurement with a few plugins, on a program that was built before: run it by
-    /// `PATCHBAY_BENCH_SERVER=target/debug/patchbay cargo test -p bench -- --ignored`.
-    #[test]
-    #[ignore = "it needs a program, and a minute"]
-    fn a_few_installed_plugins_are_weighed() {
-        let server = std::env::var_os("PATCHBAY_BENCH_SERVER").expect("a program");
-        let plan = Plan {
-            program: Program::find(Some(server.into())).expect("a program"),
-            rounds: 1,
-            slice: Duration::from_secs(1),
-            with: Generator::Own,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        installed(&plan, &runtime, 20, &mut Report::default()).expect("measured");
-    }
-}

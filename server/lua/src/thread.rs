@@ -112,6 +112,7 @@ impl Local {
 
     pub(crate) fn vm_dropped(&self) {
         self.vms.set(self.vms.get().saturating_sub(1));
+        self.pulse.alarm.vm_dropped();
     }
 
     pub(crate) fn has_too_many_vms(&self) -> bool {

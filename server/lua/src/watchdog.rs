@@ -2,6 +2,9 @@
 //!
 //! The interrupt stops Lua code, and natives are bounded; what is left is what neither reaches. It cannot be stopped,
 //! only left behind. The watchdog sleeps while nothing runs.
+//!
+//! Before it falls asleep it gives the memory of VMs that were dropped back to the system: it is the one who knows that
+//! nothing runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,6 +19,8 @@ use crate::sandbox::Threads;
 pub(crate) struct Alarm {
     asleep: AtomicBool,
     closed: AtomicBool,
+    /// Whether a VM was dropped whose memory is still with the process.
+    dropped: AtomicBool,
     watchdog: OnceLock<Thread>,
 }
 
@@ -25,6 +30,12 @@ impl Alarm {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.wake();
         }
+    }
+
+    /// A VM was dropped.
+    pub(crate) fn vm_dropped(&self) {
+        self.dropped.store(true, Ordering::SeqCst);
+        self.rouse();
     }
 
     /// Ends the watchdog.
@@ -91,11 +102,18 @@ fn watch(threads: &Weak<Threads>, alarm: &Alarm, pause: Duration) {
     loop {
         let Some(busy) = look() else { return };
         if !busy {
+            if alarm.dropped.swap(false, Ordering::SeqCst) {
+                patchbay_heap::give_back();
+            }
             alarm.asleep.store(true, Ordering::SeqCst);
             // A call that began before it could see this is seen here.
             match look() {
                 None => return,
                 Some(true) => alarm.asleep.store(false, Ordering::SeqCst),
+                // So is a VM that was dropped before that.
+                Some(false) if alarm.dropped.load(Ordering::SeqCst) => {
+                    alarm.asleep.store(false, Ordering::SeqCst);
+                }
                 Some(false) => {
                     while alarm.asleep.load(Ordering::SeqCst) {
                         if alarm.closed.load(Ordering::SeqCst) {

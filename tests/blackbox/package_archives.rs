@@ -333,3 +333,28 @@ fn a_plugin_that_does_not_load_is_not_installed() {
         assert!(linked.contains(says), "{says}: {linked}");
     }
 }
+
+#[test]
+fn what_lies_behind_a_link_is_nobody_s_to_sweep() {
+    let folder = Folder::new();
+    folder.write("else/1.0.0-0123456789ab/kept.txt", "kept");
+    folder.write("else/notes/kept.txt", "kept");
+    folder.write("in/plugin.lua", bigquery("1.0.0", "Dataset"));
+    run(&folder, &["plugin", "install", "in"]).well();
+    // What an author put beside the versions stays, whatever is installed.
+    folder.write("data/packages/bigquery/notes/kept.txt", "kept");
+    folder.write("in/plugin.lua", bigquery("1.1.0", "Dataset"));
+    run(&folder, &["plugin", "install", "in"]).well();
+    assert_eq!(folder.read("data/packages/bigquery/notes/kept.txt"), "kept");
+    // Somebody puts a link in the place of the package's folder.
+    folder.rename("data/packages/bigquery", "aside");
+    let target = folder.path("else");
+    folder.link(&target.to_string_lossy(), "data/packages/bigquery");
+    folder.write("in/plugin.lua", bigquery("1.2.0", "Dataset"));
+    let complaint = run(&folder, &["plugin", "install", "in"]).badly();
+    assert!(complaint.contains("found a link"), "{complaint}");
+    run(&folder, &["plugin", "remove", "bigquery"]).well();
+    for file in ["else/1.0.0-0123456789ab/kept.txt", "else/notes/kept.txt"] {
+        assert_eq!(folder.read(file), "kept");
+    }
+}

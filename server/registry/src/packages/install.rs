@@ -81,6 +81,7 @@ impl Packages {
         let mut lock = self.required_lock()?;
         check_claims(&lock, &manifest)?;
         let release = self.release(source, options, &manifest)?;
+        self.check_own_folder(&manifest.name)?;
         let before = lock
             .get(manifest.name.as_str())
             .map(|locked| locked.release.clone());
@@ -176,7 +177,9 @@ impl Packages {
         lock.remove(&locked.name);
         self.write(&lock, &staging)?;
         // A server has what it serves in memory, and what is left lying is swept by the next change.
-        let _ = fs::remove_dir_all(self.folder.join(locked.name.as_str()));
+        if self.check_own_folder(&locked.name).is_ok() {
+            let _ = fs::remove_dir_all(self.folder.join(locked.name.as_str()));
+        }
         Ok(Change {
             version: locked.release.version,
             now: None,
@@ -315,7 +318,26 @@ impl Packages {
             .map_err(files(format!("{}/{}", self.folder.display(), super::LOCK)))
     }
 
-    /// Removes the versions of a package that nothing refers to any more. What cannot be removed hurts nobody.
+    /// Fails when something else than a folder lies where the versions of a package do: what is swept there would be
+    /// somebody else's, where it is a link.
+    fn check_own_folder(&self, name: &PackageName) -> Result<(), PackageError> {
+        let folder = self.folder.join(name.as_str());
+        match fs::symlink_metadata(&folder) {
+            Ok(found) if !found.is_dir() => Err(PackageError::Impossible(format!(
+                "expected {} to be a folder of its own, found {} (take that away)",
+                folder.display(),
+                if found.is_symlink() {
+                    "a link"
+                } else {
+                    "a file"
+                },
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the versions of a package that nothing refers to any more, and nothing else that may lie there. What cannot
+    /// be removed hurts nobody.
     fn sweep(&self, lock: &Lock, name: &PackageName) {
         let Some(locked) = lock.get(name.as_str()) else {
             return;
@@ -324,16 +346,29 @@ impl Packages {
             .chain(&locked.previous)
             .map(|release| release.folder(&self.folder, name))
             .collect();
+        if self.check_own_folder(name).is_err() {
+            return;
+        }
         let Ok(entries) = fs::read_dir(self.folder.join(name.as_str())) else {
             return;
         };
         for entry in entries
             .flatten()
-            .filter(|entry| !kept.contains(&entry.path()))
+            .filter(|entry| is_version_folder(entry) && !kept.contains(&entry.path()))
         {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether it is a folder as [`Release::folder`] names them.
+fn is_version_folder(entry: &fs::DirEntry) -> bool {
+    let is_hash =
+        |text: &str| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let name = entry.file_name();
+    let parts = name.to_str().and_then(|name| name.rsplit_once('-'));
+    parts.is_some_and(|(version, hash)| PackageVersion::parse(version).is_ok() && is_hash(hash))
+        && entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
 /// A folder of packages in which one is put together and tried. It is gone when this is dropped; those of a process that

@@ -826,3 +826,38 @@ async fn a_plugin_is_removed_while_its_rows_are_edited() {
     })
     .await;
 }
+
+/// Of two plugins of one name the later path's serves. What the other would say of the rows is nobody's business, and costs
+/// nobody time.
+#[tokio::test]
+async fn only_what_will_serve_is_tried_on_the_rows() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options
+                .database(database)
+                .env("PATCHBAY_PLUGIN_PATHS", "earlier:lua-plugins")
+                .file("earlier/paths.lua", paths("0.9.0", "", &without(&["old"])))
+                .file(FILE, paths("1.0.0", "", ""));
+        });
+        let product = server.data_product("sales", "sales").await;
+        stored(&server, &product, "n", "old").await;
+        server.folder.write(FILE, paths("1.0.1", "", ""));
+        until_serves(&server, "1.0.1").await;
+        server.post(RELOAD, &json!({})).await.is(200);
+        // The one that is left is tried once it is its turn. What served is gone, so nothing is held back.
+        server.folder.remove(FILE);
+        let left = until_serves(&server, "0.9.0").await;
+        assert!(
+            left["warnings"].to_string().contains("path: no old"),
+            "{left}"
+        );
+        let log = server.logged();
+        let checks = |version: &str| {
+            let line = format!("Plugin registry: {NAME} {version}: checked all 1 ");
+            log.matches(&line).count()
+        };
+        assert_eq!(checks("1.0.1"), 1, "{log}");
+        assert_eq!(checks("0.9.0"), 1, "{log}");
+    })
+    .await;
+}

@@ -98,6 +98,10 @@ pub(super) struct Known<'a> {
     pub(super) mark: Option<&'a AppliedMark>,
     /// Whether it is the version that serves, whose table has changed under it.
     pub(super) stale: bool,
+    /// Whether the version that serves goes in any case, because its place is gone or its table was taken back.
+    pub(super) goes: bool,
+    /// Whether it is the first that may serve its name. The rows are only looked at for one that will.
+    pub(super) first: bool,
     /// Whether it shall serve whatever it says of the rows.
     pub(super) forced: bool,
     /// What was found out about the rows before, if it held a version back.
@@ -128,10 +132,13 @@ pub(super) struct Prepared {
     form: Arc<KeptForm>,
     changes: Vec<Change>,
     broken_promise: Option<String>,
-    rows: Judged,
+    /// What was found out about the rows; none when they are to be looked at once it is its turn.
+    rows: Option<Judged>,
+    mark: Option<AppliedMark>,
     /// The version whose place it takes.
     serving: Option<Arc<ActivePlugin>>,
     stale: bool,
+    goes: bool,
     forced: bool,
 }
 
@@ -208,7 +215,10 @@ impl Activation<'_> {
         }
         let held = self.held.get(definition.name.as_str());
         self.check_may_run(&plan, &definition, held)?;
-        let rows = self.judge(&loaded, &plan, known).await?;
+        let rows = match known.first {
+            true => Some(self.judge(&loaded, &plan, known).await?),
+            false => None,
+        };
         Ok(Ready::Whole(Box::new(Prepared {
             loaded,
             plan,
@@ -216,8 +226,10 @@ impl Activation<'_> {
             changes,
             broken_promise: broken,
             rows,
+            mark: known.mark.cloned(),
             serving: serving.cloned(),
             stale: known.stale,
+            goes: known.goes,
             forced: known.forced,
         })))
     }
@@ -242,10 +254,28 @@ impl Activation<'_> {
             changes,
             broken_promise,
             rows,
+            mark,
             serving,
             stale,
+            goes,
             forced,
         } = prepared;
+        let rows = match rows {
+            Some(rows) => rows,
+            None => {
+                let known = Known {
+                    serving: serving.as_ref(),
+                    history: Ok(&[]),
+                    mark: mark.as_ref(),
+                    stale,
+                    goes,
+                    first: true,
+                    forced,
+                    held_back: None,
+                };
+                self.judge(&loaded, &plan, known).await?
+            }
+        };
         let definition = loaded.plugin.definition();
         let is_current = plan.pending.is_empty();
         let mut applying = Applying {

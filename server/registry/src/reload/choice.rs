@@ -14,7 +14,7 @@ use super::activation::{Activation, Claims, Known, Ready, drifted};
 use super::slot::{Loaded, Slot};
 use super::{Builder, Key, LOADS_AT_ONCE, Touched};
 use crate::enabling::Selectable;
-use crate::generation::{Failure, Generation};
+use crate::generation::{ActivePlugin, Failure, Generation};
 
 /// The slots in the order in which they are preferred for one name.
 pub(super) fn by_preference(slots: &BTreeMap<Key, Slot>) -> impl Iterator<Item = (&Key, &Slot)> {
@@ -55,6 +55,19 @@ impl Builder {
             drifts: &self.drifts,
             row_check: self.settings.row_check,
         }
+    }
+
+    /// Of the places that contend for each name, the one that is preferred.
+    fn first_contenders(&self) -> BTreeSet<Key> {
+        let mut names = BTreeSet::new();
+        by_preference(&self.slots)
+            .filter(|(_, slot)| slot.enabled)
+            .filter(|(_, slot)| {
+                slot.definition()
+                    .is_some_and(|definition| names.insert(definition.name.to_string()))
+            })
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// The version that serves although it would refuse rows, when that shall be accepted.
@@ -129,6 +142,15 @@ impl Builder {
             .collect();
         self.look_at_tables(names, histories.as_ref().ok(), touched)
             .await;
+        let first = &self.first_contenders();
+        let stays = |active: &Arc<ActivePlugin>| {
+            let mut own = self.slots.values().filter(|slot| slot.enabled);
+            own.any(|slot| {
+                slot.active
+                    .as_ref()
+                    .is_some_and(|own| Arc::ptr_eq(own, active))
+            })
+        };
         let (activation, histories) = (self.activation(), &histories);
         let force = self.force.as_deref();
         futures_util::stream::iter(newest)
@@ -146,6 +168,8 @@ impl Builder {
                     history,
                     mark: known.get(&name),
                     stale,
+                    goes: !serving.is_some_and(|entry| stays(&entry.active)),
+                    first: first.contains(&key),
                     forced: force.is_some_and(|force| definition.answers_to(force)),
                     held_back: held_back.as_ref(),
                 };

@@ -2,7 +2,7 @@
 //!
 //! - Rows that the version which serves accepts, and the next one would refuse, hold that back. Rows that were refused before
 //!   do not.
-//! - Where nothing serves, as at a start, there is nothing to hold back: no version is better for the rows than the one
+//! - Where nothing serves, as at a start, or what serves goes in any case, there is nothing to hold back: no version is better for the rows than the one
 //!   that is there. It serves, and says which rows it would refuse.
 //! - The code whose rows were found right, or are accepted by force, is recorded with the applied definition: every
 //!   server on the database takes it as it is, also after a restart.
@@ -79,6 +79,8 @@ impl Activation<'_> {
                 ..Judged::default()
             });
         };
+        // Where what serves goes in any case, holding the next one back would leave nothing.
+        let serving = known.serving.filter(|_| !known.goes);
         let accepted = mark.code.as_ref() == Some(&code);
         if accepted && !self.has_older_rows(definition).await? {
             return Ok(Judged {
@@ -86,7 +88,7 @@ impl Activation<'_> {
                 ..Judged::default()
             });
         }
-        let stamp = known.serving.map(|serving| RowStamp {
+        let stamp = serving.map(|serving| RowStamp {
             code: loaded.code,
             serving: serving.fingerprint,
             rows: self.store.row_counter(definition.name.as_str()),
@@ -104,7 +106,7 @@ impl Activation<'_> {
             store: self.store,
             plugin: &loaded.plugin,
             plan,
-            before: match known.serving {
+            before: match serving {
                 Some(serving) => Before::Serving(&serving.plugin),
                 None => Before::Nothing,
             },
@@ -114,7 +116,7 @@ impl Activation<'_> {
         let looked = !self.row_check.is_zero() || definition.hooks.upgrade;
         let checked = match checker.check().await {
             Ok(checked) => checked,
-            Err(CheckError::TooMuch(reason)) if take || known.serving.is_none() => {
+            Err(CheckError::TooMuch(reason)) if take || serving.is_none() => {
                 let name = &definition.name;
                 tracing::warn!("Plugin registry: {name}: its rows stay as they are: {reason}");
                 Checked::default()
@@ -154,7 +156,7 @@ impl Activation<'_> {
                     refused: None,
                 })
             }
-            Some(check) => match known.serving {
+            Some(check) => match serving {
                 // Not recorded, so that it is told again at the next start.
                 None => Ok(Judged {
                     code: None,

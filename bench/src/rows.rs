@@ -62,7 +62,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         std::fs::create_dir_all(&folder)?;
         let file = copy_plugin(own, &folder)?;
         let server = plan.program.serve(&folder, &settings(name))?;
-        let (id, table) = first_row(runtime, server.address, name)?;
+        let (id, table) = first_row(runtime, server.address, plugin)?;
         server.stop()?;
         let database = rusqlite::Connection::open(folder.join("data/patchbay.db"))?;
         let columns = database
@@ -88,7 +88,7 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         let file = copy_plugin(own, &folder)?;
         // Its settings are those of the other servers, and the database.
         let server = serve(plan, &folder, &url)?;
-        let (id, table) = first_row(runtime, server.address, name)?;
+        let (id, table) = first_row(runtime, server.address, plugin)?;
         server.stop()?;
         let columns = texts(
             runtime,
@@ -146,7 +146,12 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Stores the plugin's first example. Gives its id and the plugin's table.
-fn first_row(runtime: &Runtime, address: SocketAddr, plugin: &str) -> Result<(String, String)> {
+fn first_row(
+    runtime: &Runtime,
+    address: SocketAddr,
+    shipped: &Shipped,
+) -> Result<(String, String)> {
+    let plugin = shipped.name;
     runtime.block_on(async {
         let mut connection = Connection::open(address).await?;
         let product = json!({"name": "Sales", "namespace": "sales", "domain": "commerce"});
@@ -159,8 +164,11 @@ fn first_row(runtime: &Runtime, address: SocketAddr, plugin: &str) -> Result<(St
         let schema = connection
             .json(&get(&format!("/api/v2/plugins/{plugin}/schema")))
             .await?;
-        let example: &Value = &schema["examples"][0];
+        let mut example = schema["examples"][0].clone();
         ensure!(example.is_object(), "{plugin} has no example");
+        if let Some(field) = shipped.named {
+            example[field] = json!("sales_dwh");
+        }
         let body =
             json!({"data_product_id": product["id"], "name": "first", "configuration": example});
         let path = format!("/api/v2/plugins/{plugin}/configurations");

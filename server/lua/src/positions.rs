@@ -4,11 +4,13 @@
 //! path is followed through the table constructors: `fields[2].default` leads into the second field's options. Where a
 //! value is computed, the way ends at the nearest expression around it.
 //!
-//! Parsing is slow and cannot be interrupted, so it runs on a thread of its own, away from Lua and from the callers.
+//! Parsing is slow and cannot be interrupted, so it runs on a thread of its own, away from Lua and from the callers. Nobody
+//! waits for it for long: a report without its place is better than none, and a file must never hold up the others.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use full_moon::ast::{
     Block, Call, Expression, Field, FunctionArgs, FunctionBody, FunctionCall, Index, LastStmt,
@@ -16,12 +18,12 @@ use full_moon::ast::{
 };
 use full_moon::node::Node;
 use full_moon::tokenizer::{
-    Lexer, LexerResult, Position, Symbol, Token, TokenReference, TokenType,
+    InterpolatedStringKind, Lexer, LexerResult, Position, Symbol, Token, TokenReference, TokenType,
 };
 use patchbay_plugin::definition::Incompatibility;
 use patchbay_plugin::term::{Mistake, Path, Step};
 use semver::VersionReq;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Report, Stage};
 use crate::load::Unplaced;
@@ -53,6 +55,18 @@ type Range = (Position, Position);
 
 /// The parser recurses as deep as the source nests; Luau has compiled it, so that is some hundred levels.
 const STACK: usize = 64 * 1024 * 1024;
+
+/// How long a report waits for its place. Unoptimised, the parser is many times slower.
+const PATIENCE: Duration = match cfg!(debug_assertions) {
+    true => Duration::from_secs(5),
+    false => Duration::from_millis(500),
+};
+
+/// How many files are parsed at once; also how many threads can be left behind, when parsing does not end.
+static PARSERS: Semaphore = Semaphore::const_new(4);
+
+/// How deep interpolated strings may lie in one another: each level doubles the time that the parser takes.
+const MAX_INTERPOLATIONS: usize = 4;
 
 /// What is looked for in one file.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -163,7 +177,7 @@ fn at(mut report: Report, place: Option<Place>) -> Report {
     report
 }
 
-/// Finds places. Without a thread, or where the parser fails, reports name the file alone.
+/// Finds places. Without a thread or the time for it, or where the parser fails, reports name the file alone.
 async fn find_all(source: &Arc<Source>, wanted: Vec<Wanted>) -> Vec<Option<Place>> {
     let count = wanted.len();
     if count == 0 {
@@ -174,17 +188,62 @@ async fn find_all(source: &Arc<Source>, wanted: Vec<Wanted>) -> Vec<Option<Place
     found.unwrap_or_else(|| vec![None; count])
 }
 
-/// Runs the parser on a thread of its own; none when there is no thread, or the parser fails.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (sender, receiver) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("lua-positions".to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            let _ = sender.send(work());
-        })
-        .ok()?;
-    receiver.await.ok()
+    aside_within(PATIENCE, &PARSERS, work).await
+}
+
+/// Runs the parser on a thread of its own; none when there is no thread, when it takes too long, or when the parser fails.
+/// A thread that is left behind keeps its permit until it ends.
+async fn aside_within<T: Send + 'static>(
+    patience: Duration,
+    parsers: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let parse = async {
+        let permit = parsers.acquire().await.ok()?;
+        let (sender, receiver) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("lua-positions".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                let _ = sender.send(work());
+                drop(permit);
+            })
+            .ok()?;
+        receiver.await.ok()
+    };
+    tokio::time::timeout(patience, parse).await.ok().flatten()
+}
+
+/// Parses a file; none for one that the parser refuses, or that would keep it busy for ever.
+fn parse(text: &str) -> Option<full_moon::ast::Ast> {
+    match is_quick_to_parse(text) {
+        true => full_moon::parse(text).ok(),
+        false => None,
+    }
+}
+
+/// Whether no interpolated strings lie too deep in one another. A text that cannot be read to its end is not parsed either.
+fn is_quick_to_parse(text: &str) -> bool {
+    let mut lexer = Lexer::new(text, full_moon::LuaVersion::new());
+    let mut depth = 0usize;
+    loop {
+        let token = match lexer.consume() {
+            Some(LexerResult::Ok(token)) => token,
+            Some(LexerResult::Recovered(..) | LexerResult::Fatal(_)) => return false,
+            None => return true,
+        };
+        if let TokenType::InterpolatedString { kind, .. } = token.token().token_type() {
+            match kind {
+                InterpolatedStringKind::Begin => depth += 1,
+                InterpolatedStringKind::End => depth = depth.saturating_sub(1),
+                InterpolatedStringKind::Middle | InterpolatedStringKind::Simple => {}
+            }
+            if depth > MAX_INTERPOLATIONS {
+                return false;
+            }
+        }
+    }
 }
 
 /// Says that a plugin which does not load is for another Patchbay, when its file says so in plain words. A file for a
@@ -195,7 +254,7 @@ pub(crate) async fn find_incompatibility(source: &Arc<Source>, compiled: bool) -
     let file = source.clone();
     let found = aside(move || {
         let text = file.files.get(&file.entry)?;
-        match compiled {
+        match compiled && is_quick_to_parse(text) {
             true => {
                 let parsed = full_moon::parse(text).ok()?;
                 let search = Search::new(parsed.nodes());
@@ -315,12 +374,9 @@ fn literal_in(tokens: &[Token], wanted: &str) -> Option<Literal> {
 fn find(source: &Source, wanted: &[Wanted]) -> Vec<Option<Place>> {
     let mut parsed: HashMap<&str, Option<full_moon::ast::Ast>> = HashMap::new();
     for one in wanted {
-        parsed.entry(one.file.as_str()).or_insert_with(|| {
-            source
-                .files
-                .get(&one.file)
-                .and_then(|text| full_moon::parse(text).ok())
-        });
+        parsed
+            .entry(one.file.as_str())
+            .or_insert_with(|| source.files.get(&one.file).and_then(|text| parse(text)));
     }
     wanted
         .iter()
@@ -673,6 +729,38 @@ mod tests {
 
     fn api_in(text: &str) -> Option<String> {
         literal_in(&tokens(text), "api").map(|literal| literal.text)
+    }
+
+    #[test]
+    fn interpolated_strings_deep_in_one_another_are_not_parsed() {
+        let nested =
+            |levels: usize| format!("return {}x{}", "`{".repeat(levels), "}`".repeat(levels));
+        assert!(is_quick_to_parse("return `a {b} c {`d {e}`}` .. `{f}`"));
+        assert!(is_quick_to_parse(&nested(MAX_INTERPOLATIONS)));
+        assert!(!is_quick_to_parse(&nested(MAX_INTERPOLATIONS + 1)));
+        assert!(!is_quick_to_parse("return \"no end"));
+        assert!(is_quick_to_parse(&"-- `{`{`{`{`{`{\n".repeat(10)));
+    }
+
+    #[tokio::test]
+    async fn parsing_that_does_not_end_holds_nobody_up_and_leaves_few_threads_behind() {
+        static PARSERS: Semaphore = Semaphore::const_new(2);
+        let patience = Duration::from_millis(20);
+        let (ends, end) = std::sync::mpsc::channel::<()>();
+        let end = Arc::new(Mutex::new(end));
+        let started = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..5 {
+            let (end, started) = (end.clone(), started.clone());
+            let found = aside_within(patience, &PARSERS, move || {
+                started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let _ = lock(&end).recv();
+            });
+            assert_eq!(found.await, None);
+        }
+        drop(ends);
+        // Both ends of the threads are told, so their permits come back.
+        let _both = PARSERS.acquire_many(2).await.expect("the permits");
+        assert_eq!(started.load(std::sync::atomic::Ordering::SeqCst), 2);
     }
 
     #[test]

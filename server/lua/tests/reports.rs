@@ -399,6 +399,22 @@ async fn answers_that_are_nonsense_are_placed_in_the_hook() {
 }
 
 #[tokio::test]
+async fn strings_interpolated_in_one_another_hold_up_no_report() {
+    let deep = format!("{}'x'{}", "`{".repeat(60), "}`".repeat(60));
+    let text = format!("return patchbay.plugin {{ name = 'A', fields = {{}}, zzz = {deep} }}");
+    let told = mistakes(single(&text)).await;
+    assert!(
+        told.starts_with("lua-plugins/x.lua: zzz: expected one of the keys"),
+        "{told}"
+    );
+    // What the file says of its API is told all the same.
+    let text = format!("return patchbay.plugin {{ name = 'A', api = 99, zzz = {deep} }}");
+    let told = mistakes(single(&text)).await;
+    assert!(told.starts_with("lua-plugins/x.lua:1:"), "{told}");
+    assert!(told.contains("99"), "{told}");
+}
+
+#[tokio::test]
 async fn names_that_lead_to_themselves_are_not_followed_for_ever() {
     let text = r#"local p
 local function mk(x) return patchbay.plugin { name = "RecurOutput", fields = 5, bad = 1 } end

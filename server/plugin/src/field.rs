@@ -21,6 +21,33 @@ pub const MAX_INTEGER: i64 = (1 << 53) - 1;
 /// How many errors of one request repeat what was sent.
 pub const MAX_INPUTS: usize = 20;
 
+/// How many errors of one configuration are told; of the others only how many there are.
+pub const MAX_ERRORS: usize = 100;
+
+/// The errors of one configuration. Those that are too many are never made, since each is larger than what it is about.
+#[derive(Default)]
+struct Errors {
+    told: Vec<ValidationError>,
+    more: usize,
+}
+
+impl Errors {
+    fn add(&mut self, error: impl FnOnce() -> ValidationError) {
+        match self.told.len() < MAX_ERRORS {
+            true => self.told.push(error()),
+            false => self.more += 1,
+        }
+    }
+
+    fn finish(mut self, loc: &Loc) -> Vec<ValidationError> {
+        if self.more > 0 {
+            self.told
+                .push(ValidationError::more(loc.clone(), self.more));
+        }
+        self.told
+    }
+}
+
 /// One field of a configuration; also one column of the plugin's table.
 ///
 /// Serialised, it is the table that `field.<kind>` builds, so that a stored definition is read back by [`Field::read`].
@@ -181,40 +208,36 @@ impl FieldKind {
     }
 
     /// Checks one value. Gives it as it is stored, or adds to `errors`.
-    fn check(
-        &self,
-        value: &Value,
-        loc: &[LocStep],
-        errors: &mut Vec<ValidationError>,
-    ) -> Option<Value> {
-        let wrong = |wanted: &str| ValidationError::wrong_type(wanted, loc.to_vec(), value.clone());
-        let broken = |msg: String| ValidationError::value(loc.to_vec(), msg, value.clone());
+    fn check(&self, value: &Value, loc: &dyn Fn() -> Loc, errors: &mut Errors) -> Option<Value> {
+        let wrong = |wanted: &str| ValidationError::wrong_type(wanted, loc(), value.clone());
+        let broken = |msg: String| ValidationError::value(loc(), msg, value.clone());
         match self {
             FieldKind::String { pattern, min, max } => {
                 let Value::String(text) = value else {
-                    errors.push(wrong("string"));
+                    errors.add(|| wrong("string"));
                     return None;
                 };
                 let length = text.chars().count();
                 if text.contains('\0') {
-                    errors.push(ValidationError::has_nul(loc.to_vec(), value.clone()));
+                    errors.add(|| ValidationError::has_nul(loc(), value.clone()));
                 } else if min.is_some_and(|min| length < min as usize) {
-                    errors.push(broken(format!(
-                        "Should have at least {} characters",
-                        min.unwrap_or(0)
-                    )));
+                    errors.add(|| {
+                        broken(format!(
+                            "Should have at least {} characters",
+                            min.unwrap_or(0)
+                        ))
+                    });
                 } else if max.is_some_and(|max| length > max as usize) {
-                    errors.push(broken(format!(
-                        "Should have at most {} characters",
-                        max.unwrap_or(0)
-                    )));
+                    errors.add(|| {
+                        broken(format!(
+                            "Should have at most {} characters",
+                            max.unwrap_or(0)
+                        ))
+                    });
                 } else if let Some(pattern) =
                     pattern.as_ref().filter(|pattern| !pattern.is_match(text))
                 {
-                    errors.push(broken(format!(
-                        "Should match the pattern {}",
-                        pattern.as_str()
-                    )));
+                    errors.add(|| broken(format!("Should match the pattern {}", pattern.as_str())));
                 } else {
                     return Some(value.clone());
                 }
@@ -222,15 +245,15 @@ impl FieldKind {
             }
             FieldKind::Integer { min, max } => {
                 let Some(number) = integer_of(value) else {
-                    errors.push(wrong("integer"));
+                    errors.add(|| wrong("integer"));
                     return None;
                 };
                 if number.abs() > MAX_INTEGER {
-                    errors.push(broken(format!("Should be within ±{MAX_INTEGER}")));
+                    errors.add(|| broken(format!("Should be within ±{MAX_INTEGER}")));
                 } else if min.is_some_and(|min| number < min) {
-                    errors.push(broken(format!("Should be at least {}", min.unwrap_or(0))));
+                    errors.add(|| broken(format!("Should be at least {}", min.unwrap_or(0))));
                 } else if max.is_some_and(|max| number > max) {
-                    errors.push(broken(format!("Should be at most {}", max.unwrap_or(0))));
+                    errors.add(|| broken(format!("Should be at most {}", max.unwrap_or(0))));
                 } else {
                     return Some(Value::from(number));
                 }
@@ -241,13 +264,13 @@ impl FieldKind {
                     .as_f64()
                     .filter(|number| value.is_number() && number.is_finite())
                 else {
-                    errors.push(wrong("number"));
+                    errors.add(|| wrong("number"));
                     return None;
                 };
                 if min.is_some_and(|min| number < min) {
-                    errors.push(broken(format!("Should be at least {}", min.unwrap_or(0.0))));
+                    errors.add(|| broken(format!("Should be at least {}", min.unwrap_or(0.0))));
                 } else if max.is_some_and(|max| number > max) {
-                    errors.push(broken(format!("Should be at most {}", max.unwrap_or(0.0))));
+                    errors.add(|| broken(format!("Should be at most {}", max.unwrap_or(0.0))));
                 } else {
                     return Some(value.clone());
                 }
@@ -257,7 +280,7 @@ impl FieldKind {
                 if value.is_boolean() {
                     return Some(value.clone());
                 }
-                errors.push(wrong("boolean"));
+                errors.add(|| wrong("boolean"));
                 None
             }
             FieldKind::Enum { values } => {
@@ -267,43 +290,35 @@ impl FieldKind {
                 {
                     return Some(value.clone());
                 }
-                errors.push(ValidationError::not_in_enum(
-                    values,
-                    loc.to_vec(),
-                    value.clone(),
-                ));
+                errors.add(|| ValidationError::not_in_enum(values, loc(), value.clone()));
                 None
             }
             FieldKind::List { of, min, max } => {
                 let Value::Array(items) = value else {
-                    errors.push(wrong("list"));
+                    errors.add(|| wrong("list"));
                     return None;
                 };
                 if min.is_some_and(|min| items.len() < min as usize) {
-                    errors.push(broken(format!(
-                        "Should have at least {} items",
-                        min.unwrap_or(0)
-                    )));
+                    errors
+                        .add(|| broken(format!("Should have at least {} items", min.unwrap_or(0))));
                     return None;
                 }
                 if max.is_some_and(|max| items.len() > max as usize) {
-                    errors.push(broken(format!(
-                        "Should have at most {} items",
-                        max.unwrap_or(0)
-                    )));
+                    errors
+                        .add(|| broken(format!("Should have at most {} items", max.unwrap_or(0))));
                     return None;
                 }
                 let item = of.as_field();
                 let checked: Vec<Value> = items
                     .iter()
                     .enumerate()
-                    .filter_map(|(place, value)| item.check(value, &at(loc, place), errors))
+                    .filter_map(|(place, value)| item.check(value, &|| at(&loc(), place), errors))
                     .collect();
                 (checked.len() == items.len()).then_some(Value::Array(checked))
             }
             FieldKind::Json => {
                 if contains_nul(value) {
-                    errors.push(ValidationError::has_nul(loc.to_vec(), value.clone()));
+                    errors.add(|| ValidationError::has_nul(loc(), value.clone()));
                     return None;
                 }
                 Some(value.clone())
@@ -448,9 +463,10 @@ impl Field {
             let found = default.found();
             let value = default.into_json();
             if !value.is_null() {
-                let mut errors = Vec::new();
-                if field.kind.check(&value, &[], &mut errors).is_none() {
+                let mut errors = Errors::default();
+                if field.kind.check(&value, &Loc::new, &mut errors).is_none() {
                     let message = errors
+                        .told
                         .first()
                         .map(|error| error.msg.clone())
                         .unwrap_or_default();
@@ -564,25 +580,20 @@ pub(crate) fn first_repeated(values: &[String]) -> Option<&str> {
 }
 
 /// The stored value of `field` when the input does not bring it, or the error.
-fn absent(
-    field: &Field,
-    input: &Map,
-    loc: &[LocStep],
-    errors: &mut Vec<ValidationError>,
-) -> Option<Value> {
+fn absent(field: &Field, input: &Map, loc: &[LocStep], errors: &mut Errors) -> Option<Value> {
     if let Some(default) = &field.default {
         return Some(default.clone());
     }
     if field.required && dependencies_hold(&field.depends_on, input) {
         // Each error repeats the whole input; past a few that only makes the answer large.
-        let whole = match errors.len() < MAX_INPUTS {
-            true => Value::Object(input.clone()),
-            false => Value::Null,
-        };
-        errors.push(ValidationError::missing(
-            at(loc, field.name.as_str()),
-            whole,
-        ));
+        let repeats = errors.told.len() < MAX_INPUTS;
+        errors.add(|| {
+            let whole = match repeats {
+                true => Value::Object(input.clone()),
+                false => Value::Null,
+            };
+            ValidationError::missing(at(loc, field.name.as_str()), whole)
+        });
         return None;
     }
     Some(Value::Null)
@@ -591,9 +602,9 @@ fn absent(
 /// Checks the values a client sent against the fields and fills in defaults.
 ///
 /// `loc` is the path of the configuration itself, with the plugin's name. Keys that are no fields are ignored, as in the
-/// origin. The result holds exactly the fields, in their order.
+/// origin. The result holds exactly the fields, in their order. Past [`MAX_ERRORS`], one last error counts the others.
 pub fn parse_values(fields: &[Field], input: &Map, loc: &Loc) -> Result<Map, Vec<ValidationError>> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let mut values = Map::new();
     for field in fields {
         let name = field.name.as_str();
@@ -606,16 +617,16 @@ pub fn parse_values(fields: &[Field], input: &Map, loc: &Loc) -> Result<Map, Vec
             {
                 Some(Value::Null)
             }
-            Some(value) => field.kind.check(value, &at(loc, name), &mut errors),
+            Some(value) => field.kind.check(value, &|| at(loc, name), &mut errors),
         };
         if let Some(value) = value {
             values.insert(name.to_owned(), value);
         }
     }
-    if errors.is_empty() {
-        Ok(values)
-    } else {
-        Err(errors)
+    let errors = errors.finish(loc);
+    match errors.is_empty() {
+        true => Ok(values),
+        false => Err(errors),
     }
 }
 
@@ -736,6 +747,41 @@ mod tests {
                 .iter()
                 .any(|text| text.contains("did you mean `required`?")),
             "{mistakes:#?}"
+        );
+    }
+
+    #[test]
+    fn many_errors_are_counted_and_not_told() {
+        let fields: Vec<Field> = ["list", "integer"]
+            .map(|kind| field(vec![("type", text(kind)), ("name", text(kind))]).expect("a field"))
+            .into();
+        let loc: Loc = vec!["body".into()];
+        let parse = |items: usize| {
+            let input = json!({ "list": vec![1; items], "integer": "x" });
+            let errors = parse_values(&fields, input.as_object().expect("an object"), &loc)
+                .expect_err("errors");
+            let last = errors.last().expect("an error").clone();
+            (errors.len(), last.loc, last.msg)
+        };
+        let (count, at_last, msg) = parse(MAX_ERRORS - 1);
+        assert_eq!(count, MAX_ERRORS);
+        assert_eq!(at_last, at(&loc, "integer"));
+        assert_eq!(msg, "Input should be a valid integer");
+        assert_eq!(
+            parse(MAX_ERRORS),
+            (
+                MAX_ERRORS + 1,
+                loc.clone(),
+                "1 more error is not listed".to_owned()
+            )
+        );
+        assert_eq!(
+            parse(200_000),
+            (
+                MAX_ERRORS + 1,
+                loc.clone(),
+                "199901 more errors are not listed".to_owned()
+            )
         );
     }
 

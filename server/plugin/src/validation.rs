@@ -105,6 +105,15 @@ impl ValidationError {
         Self::new("value_error", loc, msg, input)
     }
 
+    /// There are more errors than those that are told.
+    pub fn more(loc: Loc, count: usize) -> Self {
+        let msg = match count {
+            1 => "1 more error is not listed".to_owned(),
+            count => format!("{count} more errors are not listed"),
+        };
+        Self::value(loc, msg, Value::Null)
+    }
+
     /// A text that holds a NUL, which neither database stores.
     pub fn has_nul(loc: Loc, input: Value) -> Self {
         Self::value(loc, "A text cannot contain the NUL character", input)

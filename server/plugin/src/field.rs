@@ -772,7 +772,7 @@ mod tests {
             (
                 MAX_ERRORS + 1,
                 loc.clone(),
-                "1 more error is not listed".to_owned()
+                "1 more error is left out".to_owned()
             )
         );
         assert_eq!(
@@ -780,7 +780,7 @@ mod tests {
             (
                 MAX_ERRORS + 1,
                 loc.clone(),
-                "199901 more errors are not listed".to_owned()
+                "199901 more errors are left out".to_owned()
             )
         );
     }

@@ -108,8 +108,8 @@ impl ValidationError {
     /// There are more errors than those that are told.
     pub fn more(loc: Loc, count: usize) -> Self {
         let msg = match count {
-            1 => "1 more error is not listed".to_owned(),
-            count => format!("{count} more errors are not listed"),
+            1 => "1 more error is left out".to_owned(),
+            count => format!("{count} more errors are left out"),
         };
         Self::value(loc, msg, Value::Null)
     }

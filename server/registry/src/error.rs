@@ -1,7 +1,7 @@
 //! Why a request cannot be answered, in the words of the domain. Only `http` turns this into status codes.
 
 use patchbay_lua::HookError;
-use patchbay_plugin::validation::{Invalid, ValidationError};
+use patchbay_plugin::validation::{Invalid, Loc, ValidationError};
 use patchbay_store::StoreError;
 
 /// Why a request cannot be answered. A text is meant for the client, unless its variant says that it is for the log.
@@ -64,6 +64,12 @@ impl From<StoreError> for RequestError {
                 RequestError::Conflict(error.to_string())
             }
             StoreError::Invalid(message) => RequestError::BadRequest(message),
+            StoreError::Unkept(unkept) => {
+                let mut loc: Loc = vec!["body".into(), "config".into()];
+                loc.extend(unkept.loc);
+                let error = ValidationError::value(loc, unkept.message, unkept.input);
+                RequestError::Invalid(vec![error])
+            }
             error if error.is_unavailable() => RequestError::Unavailable(error.detail()),
             error => RequestError::Internal(error.detail()),
         }

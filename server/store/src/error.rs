@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use patchbay_plugin::catalogue::Unkept;
 use patchbay_plugin::name::MigrationId;
 
 /// What a name, a reference or an id is of.
@@ -108,6 +109,9 @@ pub enum StoreError {
     /// What was to be written cannot be stored, or a cursor is none of ours.
     #[error("{0}")]
     Invalid(String),
+    /// A configuration of the catalogue that cannot replace what is stored, because of its secrets.
+    #[error("{0}")]
+    Unkept(Unkept),
     /// Another process holds the database for longer than we wait.
     #[error("the database is locked")]
     Locked,
@@ -226,5 +230,11 @@ impl From<Fault> for StoreError {
             Fault::Statement(words) => StoreError::Internal(words),
             Fault::Store(error) => error,
         }
+    }
+}
+
+impl From<Unkept> for StoreError {
+    fn from(unkept: Unkept) -> Self {
+        StoreError::Unkept(unkept)
     }
 }

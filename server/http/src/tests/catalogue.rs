@@ -158,6 +158,24 @@ async fn environments_hold_what_platforms_and_services_are_in_them_without_secre
     let kept = json!({"config": [{"identifier": "db", "host": "i", "admin_pwd": ""}]});
     let answer = server.put(&one, kept.clone()).await;
     assert_eq!(answer.json()["config"], kept["config"], "{answer:?}");
+    // A secret is not lost by a new name, and not given to a second entry.
+    for (entries, place) in [
+        (
+            json!([{"identifier": "renamed", "admin_pwd": ""}]),
+            json!([0, "admin_pwd"]),
+        ),
+        (
+            json!([{"identifier": "db", "admin_pwd": ""}, {"identifier": "db", "admin_pwd": ""}]),
+            json!([1, "identifier"]),
+        ),
+    ] {
+        let wrong = server.put(&one, json!({"config": entries})).await;
+        assert_eq!(wrong.status, 422, "{wrong:?}");
+        assert_eq!(
+            wrong.detail()[0]["loc"],
+            json!(["body", "config", place[0], place[1]])
+        );
+    }
     let cleared = json!({"config": [{"identifier": "db", "admin_pwd": null}]});
     let answer = server.put(&one, cleared).await;
     assert_eq!(answer.json()["config"], json!([{"identifier": "db"}]));

@@ -97,7 +97,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for the environment, platform or service; [`StoreError::Duplicate`] when it has one;
-    /// [`StoreError::Invalid`] when the value is of the wrong shape; those of an unavailable database.
+    /// [`StoreError::Invalid`] when the value is of the wrong shape; [`StoreError::Unkept`] when an identifier stands
+    /// twice; those of an unavailable database.
     pub async fn create_environment_configuration(
         &self,
         environment_id: Uuid,
@@ -110,7 +111,7 @@ impl Store {
             environment_id,
             platform_id: draft.platform_id,
             service_id: draft.service_id,
-            config: keep_secrets(&draft.config, None),
+            config: keep_secrets(&draft.config, None)?,
         };
         self.write_catalogue(move |session| {
             Box::pin(async move {
@@ -146,8 +147,8 @@ impl Store {
     /// clears it. Gives it as it goes out, with secrets blanked.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Invalid`] when the value is of the wrong shape; those of an unavailable
-    /// database.
+    /// [`StoreError::NotFound`]; [`StoreError::Invalid`] when the value is of the wrong shape; [`StoreError::Unkept`] when
+    /// a secret would be lost or given to another entry; those of an unavailable database.
     pub async fn update_environment_configuration(
         &self,
         id: Uuid,
@@ -166,7 +167,8 @@ impl Store {
                 )
                 .await?;
                 check_shape(stored.service_id.is_some(), &config)?;
-                stored.config = keep_secrets(&config, Some(&stored.config));
+                stored.config =
+                    keep_secrets(&config, Some(&stored.config)).map_err(StoreError::from)?;
                 change_environment_configuration(session, statements, id, &stored.config).await?;
                 Ok(blanked(stored))
             })

@@ -281,7 +281,7 @@ impl Planner {
                     && known.platform_id == platform_id
                     && known.service_id == service_id
             });
-        let merged = keep_secrets(config, known.map(|known| &known.config));
+        let merged = keep_secrets(config, known.map(|known| &known.config))?;
         if known.is_some_and(|known| known.config == merged) {
             return Ok(());
         }

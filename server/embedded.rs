@@ -3,12 +3,16 @@
 use anyhow::Context;
 use include_dir::{Dir, include_dir};
 use patchbay_plugin::catalogue::CatalogueFile;
+use patchbay_registry::read_bounded;
 use patchbay_registry::settings::Shipped;
 
 static PLUGINS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/lua-plugins");
 
 /// The default catalogue, applied to an empty database.
 const CATALOGUE: &str = include_str!("../config/catalogue.toml");
+
+/// The largest file of a catalogue, in bytes.
+const MAX_CATALOGUE: u64 = 16 * 1024 * 1024;
 
 /// The shipped plugins.
 pub(crate) fn plugins() -> Shipped {
@@ -38,7 +42,7 @@ fn collect(folder: &'static Dir<'static>, files: &mut Vec<(&'static str, &'stati
 pub(crate) fn catalogue(path: Option<&std::path::Path>) -> anyhow::Result<CatalogueFile> {
     let (text, name) = match path {
         Some(path) => (
-            std::fs::read_to_string(path)
+            read_bounded(path, MAX_CATALOGUE)
                 .with_context(|| format!("the catalogue {}", path.display()))?,
             path.display().to_string(),
         ),
@@ -50,6 +54,16 @@ pub(crate) fn catalogue(path: Option<&std::path::Path>) -> anyhow::Result<Catalo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_catalogue_is_read_from_a_regular_file_only() {
+        let error = catalogue(Some(std::path::Path::new("/dev/zero"))).expect_err("a refusal");
+        assert_eq!(
+            format!("{error:#}"),
+            "the catalogue /dev/zero: it is not a regular file"
+        );
+    }
 
     #[test]
     fn the_embedded_catalogue_reads() {

@@ -17,7 +17,7 @@ use patchbay_plugin::template::Template;
 use patchbay_plugin::term::{self, Mistake};
 
 use crate::Registry;
-use crate::discovery::{ENTRY, Origin, PinnedFiles, Place, ReadError, scan};
+use crate::discovery::{ENTRY, Origin, PinnedFiles, Place, ReadError, read_bounded, scan};
 use crate::form::{hook_failure, last_error};
 use crate::packages::{MANIFEST, check_manifest};
 use crate::proofs::wrong_downs;
@@ -27,6 +27,8 @@ use crate::wire::LastError;
 
 /// The file beside a plugin with what it needs of the catalogue.
 const CATALOGUE: &str = "catalogue.toml";
+/// The largest catalogue beside a plugin, in bytes.
+const MAX_CATALOGUE: u64 = 16 * 1024 * 1024;
 /// How many folders above a file are searched for the plugin that it is part of.
 const MAX_ABOVE: usize = 4;
 
@@ -217,7 +219,7 @@ impl Checker {
         };
         let shared = Some(root.join(CATALOGUE)).filter(|path| own.as_ref() != Some(path));
         for path in shared.iter().chain(&own).filter(|path| path.is_file()) {
-            let file = std::fs::read_to_string(path)
+            let file = read_bounded(path, MAX_CATALOGUE)
                 .map_err(|error| error.to_string())
                 .and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()));
             files.push(file.map_err(|reason| {

@@ -77,7 +77,9 @@ use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
 pub use crate::cluster::Membership;
-pub use crate::discovery::{Overlooked, SpecFolder, find_specs, overlooked, read_spec};
+pub use crate::discovery::{
+    Overlooked, SpecFolder, find_specs, overlooked, read_bounded, read_spec,
+};
 pub use crate::error::RequestError;
 pub use crate::proofs::wrong_downs;
 pub use crate::reload::{Migrated, MigrationOrder, StepPreview, WrittenMigration};

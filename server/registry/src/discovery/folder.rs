@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -171,20 +171,31 @@ impl FolderReader {
 
 /// Reads a Lua file: bounded, regular, UTF-8. A device or pipe is never opened.
 pub(super) fn read_text(path: &Path) -> io::Result<Arc<str>> {
-    let data = fs::metadata(path)?;
-    if !data.is_file() {
+    read_bounded(path, MAX_FILE).map(Arc::from)
+}
+
+/// Reads a file of text, when it is a regular one of at most `max` bytes. A device or pipe is never opened.
+///
+/// # Errors
+/// Those of the file system; that it is no regular file, is too large, or is not text.
+pub fn read_bounded(path: &Path, max: u64) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "it is not a regular file",
         ));
     }
-    if data.len() > MAX_FILE {
+    // It is read only so far, whatever length it claims to have, and however it grows meanwhile.
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is larger than {} KiB", MAX_FILE / 1024),
+            format!("it is larger than {} KiB", max / 1024),
         ));
     }
-    let bytes = fs::read(path)?;
     // The interpreter would take it for the end, and whatever follows would silently not count.
     if let Some(place) = bytes.iter().position(|byte| *byte == 0) {
         return Err(io::Error::new(
@@ -193,7 +204,10 @@ pub(super) fn read_text(path: &Path) -> io::Result<Arc<str>> {
         ));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Arc::from(text.strip_prefix('\u{feff}').unwrap_or(&text))),
+        Ok(text) => Ok(match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        }),
         Err(error) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!(

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use patchbay_lua::Files;
 
+pub use self::folder::read_bounded;
 use self::folder::{FolderReader, is_absent, is_module, reason_of};
 use crate::packages::Packages;
 use crate::settings::Shipped;

@@ -12,10 +12,13 @@ use time::OffsetDateTime;
 
 use super::manifest::{PackagedPlugin, explained, newer_format};
 use super::name::{PackageName, PackageVersion};
+use crate::discovery::read_bounded;
 
 /// The file's name.
 pub(crate) const LOCK: &str = "plugins.lock";
 const FORMAT: u32 = 1;
+/// The largest such file, in bytes: that of some thousand packages.
+pub(crate) const MAX_LOCK: u64 = 16 * 1024 * 1024;
 /// How many versions before the installed one are kept for a rollback.
 const KEPT: usize = 3;
 
@@ -96,7 +99,7 @@ impl Lock {
     pub(super) fn read(packages: &Path) -> Result<Option<(String, Lock)>, String> {
         let path = packages.join(LOCK);
         let shown = path.display();
-        let text = match fs::read_to_string(&path) {
+        let text = match read_bounded(&path, MAX_LOCK) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("{shown} cannot be read: {error}")),
@@ -248,4 +251,28 @@ pub(super) fn is_held(packages: &Path) -> bool {
         .write(true)
         .open(packages.join(FILE_LOCK))
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_no_regular_file_is_never_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join(LOCK)).expect("a link");
+        let refused = Lock::read(folder.path()).expect_err("a refusal");
+        assert!(
+            refused.ends_with("plugins.lock cannot be read: it is not a regular file"),
+            "{refused}"
+        );
+        fs::remove_file(folder.path().join(LOCK)).expect("removed");
+        let file = File::create(folder.path().join(LOCK)).expect("a file");
+        file.set_len(MAX_LOCK + 1).expect("a length");
+        let refused = Lock::read(folder.path()).expect_err("a refusal");
+        assert!(
+            refused.ends_with("it is larger than 16384 KiB"),
+            "{refused}"
+        );
+    }
 }

@@ -7,13 +7,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::archive::pack_to;
-use super::content::{Content, MANIFEST};
+use super::content::{Content, MANIFEST, MAX_TOTAL};
 use super::inspect::Workshop;
 use super::install::named;
 use super::lock::{Locked, Release};
 use super::manifest::{Manifest, PackagedPlugin, difference};
 use super::name::{PackageName, PackageVersion};
 use super::{LOCK, PackageError, Packages, files};
+use crate::discovery::read_bounded;
 
 /// A package as it is installed.
 #[derive(Debug, Clone, Serialize)]
@@ -251,7 +252,7 @@ fn read_pinned_manifest(folder: &Path, sha256: &str) -> Result<BTreeMap<String, 
         ),
     };
     let text =
-        std::fs::read_to_string(folder.join(MANIFEST)).map_err(|error| match error.kind() {
+        read_bounded(&folder.join(MANIFEST), MAX_TOTAL).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => broken(format!(
                 "expected the manifest that {LOCK} pins, found none"
             )),

@@ -43,6 +43,8 @@ mod path;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::discovery::read_bounded;
+
 pub use self::inspect::Workshop;
 pub use self::install::{Change, Installed, Options};
 pub use self::look::{InstalledPackage, Packed, VerifiedPackage};
@@ -51,7 +53,7 @@ pub use self::name::{PackageName, PackageVersion};
 
 pub(crate) use self::content::{Content, MANIFEST};
 pub(crate) use self::inspect::check_manifest;
-pub(crate) use self::lock::{LOCK, Lock, Locked};
+pub(crate) use self::lock::{LOCK, Lock, Locked, MAX_LOCK};
 pub(crate) use self::look::{Broken, read_pinned};
 
 /// Why nothing came of it. Each text says what was expected and found, where, and what to do.
@@ -139,7 +141,7 @@ impl Packages {
     pub(crate) fn lock(&self) -> Result<Option<Arc<Lock>>, String> {
         let path = self.folder.join(LOCK);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(before), Ok(text)) = (&*read, std::fs::read_to_string(&path))
+        if let (Some(before), Ok(text)) = (&*read, read_bounded(&path, MAX_LOCK))
             && before.text == text
         {
             return Ok(Some(before.lock.clone()));

@@ -42,7 +42,7 @@ fn mistakes_come_at_once_with_their_lines_underlined() {
     assert_eq!(finished.code, Some(1), "{finished:#?}");
     insta::assert_snapshot!(finished.stdout, @r#"
     FAILED  (unknown)  version -  from x/lake.lua  latest migration -
-    error: expected one of the keys aliases, api, environment_entry, examples, fields, migrations, name, normalize, placeholders, platform, render, requires, settings, table, ui_metadata, url, validate, version, found `vesion`
+    error: expected one of the keys aliases, api, environment_entry, examples, fields, migrations, name, normalize, placeholders, platform, render, requires, settings, table, ui_metadata, upgrade, url, validate, version, found `vesion`
      --> x/lake.lua:5:5
       |
     5 |     vesion = "1.2.0",

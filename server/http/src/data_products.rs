@@ -16,12 +16,25 @@ use crate::error::ApiError;
 use crate::input::{PathIds, QueryReader, bad_cursor};
 use crate::openapi::{Conflict, Paging};
 
-/// A data product to be stored.
+/// A new data product.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the shape of a body, for the document")]
+pub(crate) struct NewDataProductBody {
+    /// Its id elsewhere; a new one when left out.
+    id: Option<Uuid>,
+    /// What users call it.
+    name: String,
+    /// Unique.
+    #[schema(pattern = "^[a-z0-9+=,.@_-]{1,64}$")]
+    namespace: String,
+    /// The business domain it is part of.
+    domain: String,
+}
+
+/// What replaces a data product. Its id stays.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the shape of a body, for the document")]
 pub(crate) struct DataProductBody {
-    /// Its id elsewhere; a new one when left out. Only for creating it.
-    id: Option<Uuid>,
     /// What users call it.
     name: String,
     /// Unique.
@@ -69,7 +82,7 @@ pub(crate) async fn list(
 /// Creates a data product.
 #[utoipa::path(
     post, path = "/api/v2/data_products", tag = "data products", operation_id = "create_data_product",
-    request_body = DataProductBody,
+    request_body = NewDataProductBody,
     responses(
         (status = 201, description = "What was stored", body = DataProduct),
         (status = 409, response = Conflict),

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
+use patchbay_plugin::configuration::TechnicalMapping;
 use patchbay_plugin::platform::PluginMeta;
 use patchbay_registry::wire;
 use serde_json::Value;
@@ -31,6 +32,32 @@ pub(crate) struct RenderBody {
     /// Its service, whose template is filled.
     service_id: Uuid,
     /// `configuration_type` and the values of the plugin's fields.
+    #[schema(value_type = Object)]
+    configuration: Value,
+}
+
+/// A configuration to be tried. It is as for creating one, of which a dry run needs less. Without a data product the
+/// plugin's `validate` is not asked.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "the shape of a body, for the document; the registry reads the JSON itself"
+)]
+pub(crate) struct DryRunBody {
+    /// Who would own it.
+    data_product_id: Option<Uuid>,
+    /// What it would be called.
+    name: Option<String>,
+    /// Free text.
+    description: Option<String>,
+    /// How its names come about; `default` when left out.
+    #[schema(default = "default", required = false)]
+    technical_mapping: TechnicalMapping,
+    /// The platform it is for.
+    platform_id: Option<Uuid>,
+    /// The platform service it is for.
+    service_id: Option<Uuid>,
+    /// The values of the plugin's fields.
     #[schema(value_type = Object)]
     configuration: Value,
 }
@@ -200,7 +227,7 @@ pub(crate) async fn icon(
 #[utoipa::path(
     post, path = "/api/v2/plugins/{plugin}/validate", tag = "plugins", operation_id = "validate_configuration",
     params(("plugin" = String, Path, description = "The plugin's name or one of its aliases")),
-    request_body(content = Object, description = "As for creating one; only `configuration` has to be there. Without a data product the plugin's `validate` is not asked"),
+    request_body = DryRunBody,
     responses(
         (status = 200, description = "What was found", body = wire::DryRun),
         (status = 409, response = crate::openapi::Conflict),

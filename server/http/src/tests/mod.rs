@@ -1,10 +1,12 @@
 //! The whole service, from request to response, over a real registry and a real database, without a socket.
 
+mod bodies;
 mod catalogue;
 mod configurations;
 mod everywhere;
 mod kept;
 mod serve;
+mod together;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,9 +56,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; null when it is none.
+    /// The body as JSON, which it has to be.
+    #[track_caller]
     pub(super) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(error) => panic!("no JSON ({error}): {self:?}"),
+        }
     }
 
     /// A header as text; empty when it is not there.
@@ -67,18 +73,30 @@ impl Answer {
     }
 
     /// What an error says.
+    #[track_caller]
     pub(super) fn detail(&self) -> Value {
         self.json()["detail"].clone()
     }
 }
 
 pub(super) async fn fixture(settings: HttpSettings) -> Fixture {
+    fixture_of(settings, PLUGIN, |_| {}).await
+}
+
+/// A server with another plugin, and on a database that is set up in another way.
+pub(super) async fn fixture_of(
+    settings: HttpSettings,
+    plugin: &str,
+    set_up: impl FnOnce(&mut StoreSettings),
+) -> Fixture {
     let dir = tempfile::tempdir().expect("a folder");
     let plugins = dir.path().join("plugins");
     std::fs::create_dir(&plugins).expect("a folder");
-    std::fs::write(plugins.join("pigeon.lua"), PLUGIN).expect("a plugin");
+    std::fs::write(plugins.join("pigeon.lua"), plugin).expect("a plugin");
     let url = DatabaseUrl::Sqlite(dir.path().join("patchbay.db"));
-    let store = Store::open(StoreSettings::new(url)).await.expect("a store");
+    let mut database = StoreSettings::new(url);
+    set_up(&mut database);
+    let store = Store::open(database).await.expect("a store");
     let registry = RegistrySettings {
         libraries: Vec::new(),
         row_check: std::time::Duration::from_secs(2),

@@ -187,6 +187,13 @@ impl From<RequestError> for ApiError {
             RequestError::Conflict(text) => Self::new(StatusCode::CONFLICT, text),
             RequestError::Stale(text) => Self::stale(text),
             RequestError::Invalid(errors) => Self::invalid(errors),
+            RequestError::Refused(cause) => Self {
+                cause: Some(cause.into()),
+                ..Self::new(
+                    StatusCode::BAD_REQUEST,
+                    "A rule of the plugin's table does not allow these values",
+                )
+            },
             RequestError::NotImplemented(text) => Self::new(StatusCode::NOT_IMPLEMENTED, text),
             RequestError::Busy => Self::unavailable("too many calls of the plugin are waiting"),
             RequestError::Deadline(cause) => Self::fixed(StatusCode::GATEWAY_TIMEOUT, cause),
@@ -281,6 +288,11 @@ mod tests {
             ),
             (RequestError::Conflict("c".into()), 409, "c"),
             (RequestError::Stale("s".into()), 412, "s"),
+            (
+                RequestError::Refused(secret()),
+                400,
+                "A rule of the plugin's table does not allow these values",
+            ),
             (RequestError::NotImplemented("n".into()), 501, "n"),
             (
                 RequestError::Busy,
@@ -312,6 +324,32 @@ mod tests {
             assert_eq!(
                 body(response).await,
                 json!({"correlation_id": "abc", "detail": detail})
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_now_is_a_503_that_says_no_more() {
+        for error in [
+            StoreError::HeadMoved,
+            StoreError::Locked,
+            StoreError::Busy,
+            StoreError::ReadOnly,
+            StoreError::Full,
+            StoreError::Missing,
+            StoreError::Away("SELECT at /srv".to_owned()),
+            StoreError::Closed,
+        ] {
+            let cause = error.detail();
+            let error = ApiError::from(error);
+            assert_eq!(error.for_the_log(), cause);
+            let response = enveloped(error.into_response(), &HeaderValue::from_static("i"));
+            assert_eq!(response.status(), 503, "{cause}");
+            assert_eq!(response.headers()[RETRY_AFTER], "1", "{cause}");
+            assert_eq!(
+                body(response).await["detail"],
+                "Not available at the moment, try again",
+                "{cause}"
             );
         }
     }

@@ -22,6 +22,9 @@ pub enum RequestError {
     /// Its content is wrong.
     #[error("the request has {} errors", .0.len())]
     Invalid(Vec<ValidationError>),
+    /// A rule of the plugin's table does not allow what was to be stored. The text is for the log.
+    #[error("{0}")]
+    Refused(String),
     /// The plugin does not do this.
     #[error("{0}")]
     NotImplemented(String),
@@ -31,8 +34,9 @@ pub enum RequestError {
     /// A hook ran past its deadline. The text is for the log.
     #[error("a hook ran past its deadline: {0}")]
     Deadline(String),
-    /// The database cannot be used at the moment. The text is for the log.
-    #[error("the database is not available: {0}")]
+    /// What it takes cannot be had at the moment, and may be later: the database, the table that a version wants, the
+    /// sandbox. The text is for the log.
+    #[error("not available: {0}")]
     Unavailable(String),
     /// The plugin takes no writes here at the moment.
     #[error("{0}")]
@@ -70,6 +74,7 @@ impl From<StoreError> for RequestError {
                 let error = ValidationError::value(loc, unkept.message, unkept.input);
                 RequestError::Invalid(vec![error])
             }
+            StoreError::Refused(_) => RequestError::Refused(error.detail()),
             error if error.is_unavailable() => RequestError::Unavailable(error.detail()),
             error => RequestError::Internal(error.detail()),
         }

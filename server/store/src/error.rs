@@ -112,6 +112,9 @@ pub enum StoreError {
     /// A configuration of the catalogue that cannot replace what is stored, because of its secrets.
     #[error("{0}")]
     Unkept(Unkept),
+    /// A rule of the table forbids what was to be written. The database's own words, which name the table, are for the log.
+    #[error("a rule of the plugin's table does not allow these values")]
+    Refused(String),
     /// Another process holds the database for longer than we wait.
     #[error("the database is locked")]
     Locked,
@@ -190,7 +193,11 @@ impl StoreError {
     /// The whole truth, for the log.
     pub fn detail(&self) -> String {
         match self {
-            StoreError::Away(detail) | StoreError::Internal(detail) => format!("{self}: {detail}"),
+            StoreError::Away(detail)
+            | StoreError::Internal(detail)
+            | StoreError::Refused(detail) => {
+                format!("{self}: {detail}")
+            }
             other => other.to_string(),
         }
     }
@@ -226,7 +233,7 @@ impl From<Fault> for StoreError {
             Fault::Reference => StoreError::Conflict(
                 "it refers, or is referred to, in a way that does not hold".to_owned(),
             ),
-            Fault::Check(words) => StoreError::Invalid(format!("the table refuses it: {words}")),
+            Fault::Check(words) => StoreError::Refused(words),
             Fault::Statement(words) => StoreError::Internal(words),
             Fault::Store(error) => error,
         }

@@ -318,7 +318,7 @@ impl Session {
     /// Runs one statement that changes tables. Its text is used once, so nothing of it is kept.
     pub(crate) async fn define(&mut self, sql: &str) -> Result<(), Fault> {
         if sql.contains('\0') {
-            return Err(Fault::Check(NUL.to_owned()));
+            return Err(StoreError::Invalid(NUL.to_owned()).into());
         }
         match self {
             Session::Sqlite(sqlite) => sqlite.define(sql),

@@ -72,7 +72,7 @@ pub(super) fn fault(error: &Error) -> Fault {
             Fault::Check(without_values(db.message()))
         }
         // A row of an index is at most a third of a page.
-        "54000" => Fault::Check("a text is too long for the index it is in".to_owned()),
+        "54000" => StoreError::Invalid("a text is too long for the index it is in".to_owned()).into(),
         "40001" | "40P01" | "55P03" | "55006" => StoreError::Locked.into(),
         "53100" => StoreError::Full.into(),
         "25006" | "42501" => StoreError::ReadOnly.into(),

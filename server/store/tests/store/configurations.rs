@@ -97,11 +97,20 @@ fn what_a_configuration_refers_to_must_be_there_and_its_name_be_free() {
             draft(product.id, "nul\0", json!({"path": "x"})),
             draft(product.id, "nul", json!({"path": "x\0"})),
             draft(product.id, "type", json!({"path": 5})),
-            draft(product.id, "none", json!({"path": null})),
         ] {
             let error = store.create_configuration(&table, bad, "ann").await;
             assert!(matches!(error, Err(StoreError::Invalid(_))), "{error:?}");
         }
+        // A rule of the table itself: what the database says of it names the table, and is for the log alone.
+        let none = draft(product.id, "none", json!({"path": null}));
+        let error = store.create_configuration(&table, none, "ann").await;
+        let error = error.expect_err("a column that takes no null");
+        assert!(matches!(error, StoreError::Refused(_)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "a rule of the plugin's table does not allow these values"
+        );
+        assert!(error.detail().contains("path"), "{}", error.detail());
         let page = store
             .configurations(ConfigurationQuery {
                 limit: 10,

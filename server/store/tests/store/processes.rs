@@ -171,7 +171,7 @@ fn a_job_that_fails_does_not_undo_its_neighbours() {
             count(|error| matches!(error, StoreError::NotFound(What::DataProduct))),
             10
         );
-        assert_eq!(count(|error| matches!(error, StoreError::Invalid(_))), 10);
+        assert_eq!(count(|error| matches!(error, StoreError::Refused(_))), 10);
         let good: Vec<_> = answers.into_iter().flatten().collect();
         assert_eq!(good.len(), 11);
         let exported: Vec<_> = store.export().try_collect().await.expect("an export");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use figment::Figment;
+use figment::error::{Actual, Kind};
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use patchbay_lua::Limits;
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) body_limit: usize,
     pub(crate) request_timeout_ms: u64,
+    pub(crate) drain_ms: u64,
     pub(crate) database_url: String,
     pub(crate) synchronous: Durability,
     pub(crate) busy_timeout_ms: u64,
@@ -148,6 +150,7 @@ impl Settings {
             if !path.is_file() {
                 bail!("the settings file {} is not there", path.display());
             }
+            check_syntax(path)?;
             figment = figment.merge(Toml::file_exact(path));
         }
         figment = figment
@@ -170,7 +173,7 @@ impl Settings {
             };
             anyhow::anyhow!(
                 "{at}{} (in {})",
-                error.kind,
+                told(&error),
                 source.unwrap_or_else(|| "the settings".to_owned())
             )
         })?;
@@ -189,6 +192,7 @@ impl Settings {
             .collect();
         let mut sources: Vec<(String, Figment)> = Vec::new();
         if let Some(path) = config {
+            check_syntax(path)?;
             sources.push((
                 path.display().to_string(),
                 Figment::from(Toml::file_exact(path)),
@@ -339,6 +343,48 @@ fn shown(key: &str, value: &Value) -> String {
     }
 }
 
+/// Checks that a file is TOML. What the parser shows beside its message is the line, which may hold a secret: one that is
+/// not put in quotes is the likeliest slip.
+fn check_syntax(path: &Path) -> anyhow::Result<()> {
+    let file = path.display();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("the settings file {file}"))?;
+    let Err(error) = toml::from_str::<toml::Table>(&text) else {
+        return Ok(());
+    };
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.unwrap_or_default().matches('\n').count() + 1;
+    bail!("{file}:{line}: {}", error.message().trim_end());
+}
+
+/// What is wrong with a setting. The value is shown, but not where it may be a secret, or hold one.
+fn told(error: &figment::Error) -> String {
+    let may_be_secret = error
+        .path
+        .first()
+        .is_some_and(|key| ["api_token", "database_url", "plugins"].contains(&key.as_str()));
+    match &error.kind {
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected)
+            if may_be_secret =>
+        {
+            format!("found {}, expected {expected}", kind_of(found))
+        }
+        kind => kind.to_string(),
+    }
+}
+
+/// What a value is, without the value.
+fn kind_of(value: &Actual) -> &'static str {
+    match value {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a string",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
 /// How a setting is written in the environment, where everything is text.
 enum Written {
     /// As it is.
@@ -359,6 +405,7 @@ const KEYS: &[(&str, Written)] = &[
     ("cors_origins", Written::Names),
     ("body_limit", Written::Literal),
     ("request_timeout_ms", Written::Literal),
+    ("drain_ms", Written::Literal),
     ("database_url", Written::Text),
     ("synchronous", Written::Text),
     ("busy_timeout_ms", Written::Literal),
@@ -489,8 +536,51 @@ mod tests {
     fn the_embedded_file_is_every_default() {
         let settings = read(&[]).expect("the defaults");
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(settings.limits().deadline, Duration::from_millis(250));
-        assert_eq!(settings.registry().selection, Selection::default());
+        // Whole structs, as they are shown: a field that one of them gains is compared as well.
+        let same = |found: &dyn fmt::Debug, expected: &dyn fmt::Debug| {
+            assert_eq!(format!("{found:#?}"), format!("{expected:#?}"));
+        };
+        same(&settings.limits(), &Limits::default());
+        let url = DatabaseUrl::Sqlite(PathBuf::from("data/patchbay.db"));
+        let store = settings.store(true).expect("settings of the store");
+        same(&store, &StoreSettings::new(url));
+        let http = crate::cli::http_settings(&settings).expect("settings of HTTP");
+        same(&http, &patchbay_http::HttpSettings::default());
+        same(
+            &settings.registry(),
+            &RegistrySettings {
+                plugin_paths: vec![PathBuf::from("lua-plugins")],
+                libraries: Vec::new(),
+                packages: PathBuf::from("data/packages"),
+                selection: Selection::default(),
+                auto_migrate: true,
+                strict_versions: false,
+                row_check: Duration::from_secs(2),
+                watch: WatchSettings::default(),
+                plugin_settings: BTreeMap::new(),
+            },
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_without_its_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("settings.toml");
+        for (text, line) in [
+            (
+                "readers = 2\ndatabase_url = postgres://me:hush@host/db\n",
+                2,
+            ),
+            ("api_token = hush hush\n", 1),
+            ("api_token = \"hush\n", 1),
+        ] {
+            std::fs::write(&file, text).expect("a file");
+            let read = Settings::from_sources(Some(&file), Vec::new(), &Flags::default());
+            let error = read.err().expect("an error");
+            let told = format!("{error:#}");
+            assert!(told.contains(&format!("settings.toml:{line}: ")), "{told}");
+            assert!(!told.contains("hush"), "{told}");
+        }
     }
 
     #[test]
@@ -554,5 +644,14 @@ mod tests {
         assert!(error(&[("PATCHBAY_READERS", "many")]).contains("expected a number"));
         assert!(error(&[("PATCHBAY_LISTEN", "nowhere")]).contains("`listen`"));
         assert!(error(&[("PATCHBAY_LUA__THREADS", "0")]).contains("lua.threads"));
+    }
+
+    #[test]
+    fn durability_is_handed_to_the_store() {
+        for (word, wanted) in [("normal", Synchronous::Normal), ("full", Synchronous::Full)] {
+            let settings = read(&[("PATCHBAY_SYNCHRONOUS", word)]).expect("settings");
+            let store = settings.store(true).expect("settings of the store");
+            assert_eq!(store.synchronous, wanted);
+        }
     }
 }

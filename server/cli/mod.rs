@@ -23,6 +23,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::settings::{Flags, Settings};
 
+#[cfg(test)]
+pub(crate) use serve::http_settings;
+
 /// Learns new kinds of data output from plugins written in Lua, and serves their forms and configurations over REST.
 #[derive(Debug, Parser)]
 #[command(name = "patchbay", version)]

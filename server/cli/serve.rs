@@ -85,7 +85,7 @@ fn host_name() -> String {
     }
 }
 
-pub(super) fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
+pub(crate) fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings> {
     let cors_origins = settings.cors_origins.iter().map(|origin| {
         let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
@@ -102,7 +102,7 @@ pub(super) fn http_settings(settings: &Settings) -> anyhow::Result<HttpSettings>
         cors_origins: cors_origins.collect::<Result<_, _>>()?,
         body_limit: settings.body_limit,
         request_timeout: Duration::from_millis(settings.request_timeout_ms),
-        ..HttpSettings::default()
+        drain: Duration::from_millis(settings.drain_ms),
     })
 }
 

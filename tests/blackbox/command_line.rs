@@ -3,7 +3,7 @@
 use patchbay_test_cluster::{Cluster, GUARDED_PASSWORD};
 
 use crate::harness::{Database, Folder, Server, for_each_database, on_postgres, run, run_with};
-use crate::world::{bigquery, plugin};
+use crate::world::{bigquery, names, plugin};
 
 #[test]
 fn help_names_every_verb() {
@@ -72,11 +72,13 @@ fn plugin_check_shows_the_configured_set() {
 
 #[test]
 fn plugin_check_fails_when_a_plugin_does() {
-    for (source, says) in [
-        ("return patchbay.plugin {".to_owned(), "bad.lua:1"),
+    // What only fails to give a form is registered all the same.
+    for (source, says, registered) in [
+        ("return patchbay.plugin {".to_owned(), "bad.lua:1", 4),
         (
             plugin("BadDataOutput", "feilds = {},"),
             "did you mean `fields`?",
+            4,
         ),
         (
             plugin(
@@ -84,16 +86,18 @@ fn plugin_check_fails_when_a_plugin_does() {
                 "ui_metadata = function() error('no form') end,",
             ),
             "no form",
+            5,
         ),
-        (plugin("BadDataOutput", "requires = \">=99\","), ">=99"),
+        (plugin("BadDataOutput", "requires = \">=99\","), ">=99", 4),
         (
             plugin(
                 "SnowflakeDataOutput2",
                 "table = \"snowflake_data_output_configurations\",",
             ),
             "snowflake_data_output_configurations",
+            4,
         ),
-        ("return 5".to_owned(), "patchbay.plugin"),
+        ("return 5".to_owned(), "patchbay.plugin", 4),
     ] {
         let folder = Folder::new();
         folder.write("lua-plugins/bad.lua", source);
@@ -108,10 +112,8 @@ fn plugin_check_fails_when_a_plugin_does() {
             "the others are shown as well: {finished:#?}"
         );
         let last = finished.stdout.lines().last().expect("a last line");
-        assert!(
-            last.contains("4 plugins registered") || last.contains("5 plugins registered"),
-            "{last}"
-        );
+        let counted = format!("{registered} plugins registered, 1 failed");
+        assert!(last.starts_with(&counted), "{says}: {last}");
     }
     let finished = run_with(&Folder::new(), |options| {
         options
@@ -265,6 +267,120 @@ fn settings_that_are_wrong_are_said_in_a_line() {
         complaint.contains("lisen") && complaint.contains("settings.toml"),
         "{complaint}"
     );
+}
+
+#[test]
+fn a_secret_of_the_wrong_type_is_not_shown() {
+    for line in [
+        "api_token = 48151623",
+        "api_token = [\"48151623\"]",
+        "api_token = { is = \"48151623\" }",
+        "database_url = 48151623",
+        "database_url = [\"48151623\"]",
+        "plugins = \"48151623\"",
+        "plugins.GitHubPlugin = \"48151623\"",
+        "plugins.GitHubPlugin = [48151623]",
+    ] {
+        let folder = Folder::new();
+        folder.write("settings.toml", format!("{line}\n"));
+        let finished = run(&folder, &["--config", "settings.toml", "serve"]);
+        assert!(
+            !finished.stdout.contains("48151623"),
+            "{line}: {finished:#?}"
+        );
+        let complaint = finished.badly();
+        assert!(!complaint.contains("48151623"), "{line}: {complaint}");
+        let key = line.split([' ', '.']).next().expect("a key");
+        assert!(
+            complaint.contains(&format!("`{key}")) && complaint.contains("settings.toml"),
+            "{line}: {complaint}"
+        );
+        assert!(
+            complaint.contains("expected") && complaint.contains("found"),
+            "{line}: {complaint}"
+        );
+    }
+    // What is no secret is shown, because that helps to find it.
+    let folder = Folder::new();
+    folder.write("settings.toml", "readers = \"48151623\"\n");
+    let complaint = run(&folder, &["--config", "settings.toml", "serve"]).badly();
+    assert!(complaint.contains("48151623"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let folder = Folder::new();
+    folder.write(
+        "settings.toml",
+        "listen = \"127.0.0.1:1\"\ndatabase_url = \"sqlite://file.db\"\nplugin_paths = [\"by-file\"]\n\
+         log = \"debug\"\n",
+    );
+    for place in ["by-file", "by-environment", "by-flag"] {
+        let name = format!("{}DataOutput", place.replace("by-", "X"));
+        folder.write(&format!("{place}/own.lua"), plugin(&name, ""));
+    }
+    let server = Server::start_in(folder, |options| {
+        options
+            .env("PATCHBAY_CONFIG", "settings.toml")
+            .env("PATCHBAY_LISTEN", "127.0.0.1:1")
+            .env("PATCHBAY_DATABASE_URL", "sqlite://environment.db")
+            .env("PATCHBAY_PLUGIN_PATHS", "by-environment")
+            .env("PATCHBAY_LOG", "info")
+            .env("ENABLED_PLUGINS", "[]");
+        for word in [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--database-url",
+            "sqlite://flag.db",
+            "--plugin-path",
+            "by-flag",
+            "--log",
+            "error",
+        ] {
+            options.arg(word);
+        }
+    });
+    let list = server.get("plugins").await.is(200).json();
+    assert_eq!(names(&list), ["XflagDataOutput"]);
+    assert!(server.folder.path("flag.db").exists());
+    assert!(!server.folder.path("environment.db").exists());
+    assert!(!server.folder.path("file.db").exists());
+    assert_eq!(server.logged(), "");
+}
+
+#[tokio::test]
+async fn the_memory_of_plugins_is_as_set() {
+    // Eight times a megabyte of text, which no two share.
+    let hungry = plugin(
+        "HungryDataOutput",
+        r#"    ui_metadata = function()
+        local texts = {}
+        for place = 1, 8 do
+            texts[place] = string.rep("x", 1000000) .. place
+        end
+        return { ui.string "path" { label = "Path " .. #texts } }
+    end,"#,
+    );
+    for (memory, fits) in [(None, true), (Some("4"), false)] {
+        let server = Server::start(|options| {
+            options.file("lua-plugins/hungry.lua", &hungry);
+            options.env("ENABLED_PLUGINS", "[]");
+            if let Some(memory) = memory {
+                options.env("PATCHBAY_LUA__MEMORY_MIB", memory);
+            }
+        });
+        let details = server.get("plugins/HungryDataOutput").await.is(200).json();
+        let error = &details["last_error"];
+        match fits {
+            true => assert_eq!(details["state"], "active", "{error}"),
+            false => {
+                assert_eq!(details["state"], "failed", "{error}");
+                let message = error["message"].as_str().expect("a message");
+                assert!(message.contains("memory"), "{message}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -256,6 +256,48 @@ async fn a_stop_lets_what_is_under_way_end() {
         .is(200);
 }
 
+#[tokio::test]
+async fn what_does_not_end_in_the_drain_time_is_cut_off() {
+    let server = Server::start(|options| {
+        options
+            .env("PATCHBAY_BUSY_TIMEOUT_MS", "25000")
+            .env("PATCHBAY_DRAIN_MS", "200");
+    });
+    let product = server.data_product("sales", "sales").await;
+    let other = open_database(&server.folder);
+    other.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let body =
+        json!({ "data_product_id": product, "name": "m", "configuration": snowflake("sales") });
+    let before = in_flight(&server).await;
+    let http = server.http();
+    let stuck = tokio::spawn(async move {
+        http.try_send(reqwest::Method::POST, CREATE, |request| request.json(&body))
+            .await
+    });
+    eventually("the request is under way", async || {
+        match in_flight(&server).await {
+            more if more > before => Ok(()),
+            same => Err(format!("{same} are")),
+        }
+    })
+    .await;
+    server.terminate();
+    let answer = stuck.await.expect("no panic");
+    assert!(
+        answer.is_err(),
+        "its connection is closed without an answer"
+    );
+    // The writer of the database is waiting still, and the program ends when it is done.
+    other.execute_batch("ROLLBACK").expect("no lock");
+    drop(other);
+    let finished = server.wait();
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    assert!(
+        finished.stderr.contains("at the end of the drain time"),
+        "{finished:#?}"
+    );
+}
+
 #[test]
 fn a_reading_verb_leaves_no_trace() {
     let folder = Folder::new();

@@ -112,13 +112,13 @@ pub struct StoreSettings {
 }
 
 impl StoreSettings {
-    /// The settings of a server, but for the URL: normal durability, two readers, the lock, five seconds, no limit; on
+    /// The settings of a server, but for the URL: normal durability, four readers, the lock, five seconds, no limit; on
     /// Postgres 16 connections, five seconds to connect, 15 for a statement, and 30 at the start.
     pub fn new(url: DatabaseUrl) -> StoreSettings {
         StoreSettings {
             url,
             synchronous: Synchronous::Normal,
-            readers: 2,
+            readers: 4,
             server_lock: true,
             busy_timeout: Duration::from_secs(5),
             page_limit: None,

@@ -337,3 +337,29 @@ pub(crate) fn open_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     };
     StoreError::CannotOpen(format!("cannot open the database {path:?}: {reason}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::DatabaseUrl;
+
+    #[test]
+    fn durability_reaches_every_connection() {
+        for (synchronous, wanted) in [(Synchronous::Normal, 1), (Synchronous::Full, 2)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("patchbay.db");
+            let settings = StoreSettings {
+                synchronous,
+                ..StoreSettings::new(DatabaseUrl::Sqlite(path.clone()))
+            };
+            for access in [Access::Write, Access::Read] {
+                let session = SqliteSession::open(&path, &settings, access).expect("it opens");
+                let found: i64 = session
+                    .connection
+                    .query_row("PRAGMA synchronous", [], |row| row.get(0))
+                    .expect("a number");
+                assert_eq!(found, wanted, "{synchronous:?}");
+            }
+        }
+    }
+}

@@ -1,6 +1,5 @@
 -- Tables in a catalog of Databricks.
 
-local field, ui = patchbay.field, patchbay.ui
 local links = require "@lib/links"
 local tables = require "@lib/table_family"
 
@@ -19,15 +18,7 @@ return patchbay.plugin {
         result_tooltip = "The table you can access through this technical asset",
     },
 
-    fields = {
-        field.string "catalog" { required = true },
-        field.string "schema" { default = "" },
-        field.string "table" { default = "*" },
-        field.string "bucket_identifier" { default = "" },
-        field.string "catalog_path" { default = "" },
-        field.string "table_path" { default = "" },
-        field.enum "access_granularity" { values = { "schema", "table" }, required = true },
-    },
+    fields = tables.fields("catalog", "schema"),
     table = "databricks_data_output_configurations",
     environment_entry = "catalog",
     examples = {
@@ -37,17 +28,8 @@ return patchbay.plugin {
 
     ui_metadata = function(db)
         return {
-            ui.select "catalog" {
-                label = "Catalog",
-                required = true,
-                options = db:platform_options(),
-                use_namespace_when_not_source_aligned = true,
-            },
-            ui.string "schema" {
-                label = "Schema",
-                required = true,
-                tooltip = "The name of the schema to give write access to. Defaults to data product namespace",
-            },
+            tables.database "catalog" { label = "Catalog", options = db:platform_options() },
+            tables.schema,
             tables.access_granularity,
             tables.table_name,
         }

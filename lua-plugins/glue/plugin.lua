@@ -1,6 +1,6 @@
 -- Tables in the AWS Glue data catalog.
 
-local field, ui = patchbay.field, patchbay.ui
+local ui = patchbay.ui
 local aws_console = require "@lib/aws_console"
 local tables = require "@lib/table_family"
 
@@ -20,15 +20,7 @@ return patchbay.plugin {
         result_tooltip = "The table you can access through this technical asset",
     },
 
-    fields = {
-        field.string "database" { required = true },
-        field.string "database_suffix" { default = "" },
-        field.string "table" { default = "*" },
-        field.string "bucket_identifier" { default = "" },
-        field.string "database_path" { default = "" },
-        field.string "table_path" { default = "" },
-        field.enum "access_granularity" { values = { "schema", "table" }, required = true },
-    },
+    fields = tables.fields("database", "database_suffix"),
     table = "glue_data_output_configurations",
     environment_entry = "database",
     examples = {
@@ -38,12 +30,7 @@ return patchbay.plugin {
 
     ui_metadata = function(db)
         return {
-            ui.select "database" {
-                label = "Database",
-                required = true,
-                options = db:platform_options(),
-                use_namespace_when_not_source_aligned = true,
-            },
+            tables.database "database" { label = "Database", options = db:platform_options() },
             ui.string "database_suffix" {
                 label = "Database suffix",
                 required = true,

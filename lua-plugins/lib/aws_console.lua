@@ -18,7 +18,7 @@ function aws_console.switch_role(context, what)
         local message = "No AWS role in the context of environment %s"
         return nil, patchbay.not_found(message:format(environment.name))
     end
-    role = role:gsub("{{}}", namespace)
+    role = links.for_namespace(role, namespace)
     return "https://signin.aws.amazon.com/switchrole"
         .. ("?account=" .. account)
         .. ("&roleName=" .. encode(role))

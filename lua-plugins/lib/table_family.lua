@@ -1,11 +1,43 @@
--- What plugins for tables in a warehouse have in common: the end of their form, and the rules for what is stored,
--- checked and rendered. `database` is the name of the field that names the database; Databricks calls it `catalog`.
+-- What plugins for tables in a warehouse have in common: their fields, the elements of their form, and the rules for what
+-- is stored, checked and rendered. `database` is the name of the field that names the database; Databricks calls it
+-- `catalog`. `second` is the field below it: a schema, or what Glue has in its place.
 
-local ui = patchbay.ui
+local field, ui = patchbay.field, patchbay.ui
 
 local tables = {}
 
--- The last two elements of the form: write access to everything, or to one table.
+-- The fields: where the tables are, which of them, and the levels of the access path, which are named like what they hold
+-- when they are left empty.
+function tables.fields(database, second)
+    return {
+        field.string(database) { required = true },
+        field.string(second) { default = "" },
+        field.string "table" { default = "*" },
+        field.string "bucket_identifier" { default = "" },
+        field.string(database .. "_path") { default = "" },
+        field.string "table_path" { default = "" },
+        field.enum "access_granularity" { values = { "schema", "table" }, required = true },
+    }
+end
+
+-- The first element of the form: one of the databases that the platform team has set up, or in the default mapping the one
+-- that is called like the data product.
+function tables.database(name)
+    return function(element)
+        element.required = true
+        element.use_namespace_when_not_source_aligned = true
+        return ui.select(name)(element)
+    end
+end
+
+-- The second element: what the form says of it does not depend on the warehouse.
+tables.schema = ui.string "schema" {
+    label = "Schema",
+    required = true,
+    tooltip = "The name of the schema to give write access to. Defaults to data product namespace",
+}
+
+-- The last two elements: write access to everything, or to one table.
 
 tables.access_granularity = ui.radio "access_granularity" {
     label = "Access granularity",

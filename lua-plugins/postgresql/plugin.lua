@@ -1,6 +1,6 @@
 -- Tables in PostgreSQL.
 
-local field, ui = patchbay.field, patchbay.ui
+local field = patchbay.field
 local tables = require "@lib/table_family"
 
 return patchbay.plugin {
@@ -33,17 +33,8 @@ return patchbay.plugin {
 
     ui_metadata = function(db)
         return {
-            ui.select "database" {
-                label = "Database",
-                required = true,
-                options = db:platform_options(),
-                use_namespace_when_not_source_aligned = true,
-            },
-            ui.string "schema" {
-                label = "Schema",
-                required = true,
-                tooltip = "The name of the schema to give write access to. Defaults to data product namespace",
-            },
+            tables.database "database" { label = "Database", options = db:platform_options() },
+            tables.schema,
             tables.access_granularity,
             tables.table_name,
         }

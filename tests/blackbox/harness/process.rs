@@ -349,6 +349,11 @@ impl Server {
         self.wait()
     }
 
+    /// What it has logged so far, as far as that has come through.
+    pub(crate) fn logged_so_far(&self) -> String {
+        lock(&self.process.stderr).clone()
+    }
+
     /// Waits for the end.
     pub(crate) fn wait(mut self) -> Finished {
         self.process.wait()

@@ -278,6 +278,14 @@ impl Activation<'_> {
         };
         let definition = loaded.plugin.definition();
         let is_current = plan.pending.is_empty();
+        if !is_current {
+            tracing::debug!(
+                "Plugin registry: {} {} has {} migrations to run",
+                definition.name,
+                definition.version,
+                plan.pending.len()
+            );
+        }
         let mut applying = Applying {
             by: "server".to_owned(),
             code: rows.code,

@@ -302,6 +302,9 @@ impl Builder {
                 Ok(bundle) => to_load.push((key, bundle)),
             }
         }
+        for slot in to_load.iter().filter_map(|(key, _)| self.slots.get(key)) {
+            tracing::debug!("Plugin registry: loading {}", slot.place.label());
+        }
         let this = &*self;
         let results: Vec<_> = futures_util::stream::iter(to_load)
             .map(|(key, bundle)| async move {

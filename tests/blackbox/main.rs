@@ -39,6 +39,7 @@
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
 //! | `readme` | the README, executed |
+//! | `repository` | what files of this repository promise by their text: fences, the image, the composition |
 //!
 //! # Rules
 //! - No test sleeps: it waits for a fact, by asking for it until it holds or a deadline has passed.
@@ -77,6 +78,7 @@ mod reload_files;
 mod reload_load;
 mod reload_migrations;
 mod rendering;
+mod repository;
 mod rows;
 mod servers;
 mod specs;

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Folder, Http, Options, Server, for_each_database, run, run_with};
+use crate::harness::{Database, Folder, Http, Options, Server, for_each_database, run, run_with};
 use crate::world::{FORM, bigquery, entry, names, plugin, until_version};
 
 const LOCK: &str = "data/packages/plugins.lock";
 
 /// A server with nothing installed, beside a folder `src/bigquery` that holds a package.
-fn server() -> Server {
+fn server(database: Database) -> Server {
     Server::start(|options| {
+        options.database(database);
         options.file("src/bigquery/plugin.lua", bigquery("1.0.0", "Dataset"));
     })
 }
@@ -252,7 +253,7 @@ async fn what_a_removed_plugin_stored_is_exported_and_dropped_when_told_to() {
 
 #[tokio::test]
 async fn an_archive_is_the_same_bytes_and_the_same_package() {
-    let server = server();
+    let server = server(Database::Sqlite);
     server.folder.write("src/bigquery/README.md", "Read me");
     server
         .folder
@@ -307,238 +308,247 @@ async fn an_archive_is_the_same_bytes_and_the_same_package() {
 
 #[tokio::test]
 async fn a_changed_file_is_refused_and_named() {
-    let server = server();
-    server.folder.write("src/bigquery/rules.lua", "return {}");
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    server.run(&["plugin", "verify"]).well();
-    let installed = location(&server.folder, "bigquery");
-    let plugin_file = installed.join("plugin.lua");
-    let good = std::fs::read_to_string(&plugin_file).expect("the plugin");
-    let refused = async |server: &Http, file: &str| {
-        let status = until_status(server, "BigQueryDataOutput", |entry| {
-            entry["state"] == "degraded"
-        })
-        .await;
-        let error = &status["last_error"];
-        assert_eq!(error["stage"], "package");
-        assert!(
-            error["file"].as_str().expect("a file").ends_with(file),
-            "{error}"
-        );
-        let message = error["message"].as_str().expect("a message");
-        assert!(
-            message.contains(file) && message.contains("install the package again"),
-            "{error}"
-        );
-        // What served before goes on.
-        assert_eq!(status["version"], "1.0.0");
-        assert_eq!(server.get(FORM).await.is(200).json()["version"], "1.0.0");
-    };
-    for (file, text) in [
-        ("plugin.lua", Some(bigquery("9.9.9", "Dataset"))),
-        ("rules.lua", None),
-        ("migrations/0001_more.lua", Some("return {}".to_owned())),
-        (
-            "patchbay-package.toml",
-            Some("name = \"bigquery\"".to_owned()),
-        ),
-    ] {
-        let path = installed.join(file);
-        let before = std::fs::read(&path).ok();
-        match text {
-            Some(text) => {
-                std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-                std::fs::write(&path, text).expect("a file");
+    for_each_database(async |database| {
+        let server = server(database);
+        server.folder.write("src/bigquery/rules.lua", "return {}");
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        server.run(&["plugin", "verify"]).well();
+        let installed = location(&server.folder, "bigquery");
+        let plugin_file = installed.join("plugin.lua");
+        let good = std::fs::read_to_string(&plugin_file).expect("the plugin");
+        let refused = async |server: &Http, file: &str| {
+            let status = until_status(server, "BigQueryDataOutput", |entry| {
+                entry["state"] == "degraded"
+            })
+            .await;
+            let error = &status["last_error"];
+            assert_eq!(error["stage"], "package");
+            assert!(
+                error["file"].as_str().expect("a file").ends_with(file),
+                "{error}"
+            );
+            let message = error["message"].as_str().expect("a message");
+            assert!(
+                message.contains(file) && message.contains("install the package again"),
+                "{error}"
+            );
+            // What served before goes on.
+            assert_eq!(status["version"], "1.0.0");
+            assert_eq!(server.get(FORM).await.is(200).json()["version"], "1.0.0");
+        };
+        for (file, text) in [
+            ("plugin.lua", Some(bigquery("9.9.9", "Dataset"))),
+            ("rules.lua", None),
+            ("migrations/0001_more.lua", Some("return {}".to_owned())),
+            (
+                "patchbay-package.toml",
+                Some("name = \"bigquery\"".to_owned()),
+            ),
+        ] {
+            let path = installed.join(file);
+            let before = std::fs::read(&path).ok();
+            match text {
+                Some(text) => {
+                    std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                    std::fs::write(&path, text).expect("a file");
+                }
+                None => std::fs::remove_file(&path).expect("removed"),
             }
-            None => std::fs::remove_file(&path).expect("removed"),
+            refused(&server, file).await;
+            let verify = server.run(&["plugin", "verify", "bigquery"]);
+            assert_eq!(verify.code, Some(1), "{verify:#?}");
+            assert!(
+                verify.stdout.contains("CHANGED") && verify.stdout.contains(file),
+                "{verify:#?}"
+            );
+            let info = server.run(&["plugin", "info", "bigquery"]).well();
+            assert!(info.contains("not active") && info.contains(file), "{info}");
+            match before {
+                Some(before) => std::fs::write(&path, before).expect("put back"),
+                None => std::fs::remove_file(&path).expect("removed"),
+            }
+            until_status(&server, "BigQueryDataOutput", |entry| {
+                entry["state"] == "active"
+            })
+            .await;
         }
-        refused(&server, file).await;
-        let verify = server.run(&["plugin", "verify", "bigquery"]);
-        assert_eq!(verify.code, Some(1), "{verify:#?}");
-        assert!(
-            verify.stdout.contains("CHANGED") && verify.stdout.contains(file),
-            "{verify:#?}"
-        );
-        let info = server.run(&["plugin", "info", "bigquery"]).well();
-        assert!(info.contains("not active") && info.contains(file), "{info}");
-        match before {
-            Some(before) => std::fs::write(&path, before).expect("put back"),
-            None => std::fs::remove_file(&path).expect("removed"),
-        }
-        until_status(&server, "BigQueryDataOutput", |entry| {
-            entry["state"] == "active"
-        })
-        .await;
-    }
 
-    // A server that starts with it does not load it, and nobody else minds.
-    std::fs::write(&plugin_file, format!("{good}\n-- more")).expect("a file");
-    let server = server.restart(|_| {});
-    server.get(FORM).await.error(404);
-    let status = server.get("plugins/status").await.is(200).json();
-    let found = status["plugins"].as_array().expect("a list");
-    let failed: Vec<&Value> = found
-        .iter()
-        .filter(|entry| entry["state"] == "failed")
-        .collect();
-    assert_eq!(failed.len(), 1, "{failed:?}");
-    assert_eq!(failed[0]["package"], "bigquery");
-    assert!(names(&server.get("plugins").await.json()).contains(&"SnowflakeDataOutput"));
-    // Installing it again mends it.
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    server.run(&["plugin", "verify"]).well();
+        // A server that starts with it does not load it, and nobody else minds.
+        std::fs::write(&plugin_file, format!("{good}\n-- more")).expect("a file");
+        let server = server.restart(|_| {});
+        server.get(FORM).await.error(404);
+        let status = server.get("plugins/status").await.is(200).json();
+        let found = status["plugins"].as_array().expect("a list");
+        let failed: Vec<&Value> = found
+            .iter()
+            .filter(|entry| entry["state"] == "failed")
+            .collect();
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert_eq!(failed[0]["package"], "bigquery");
+        assert!(names(&server.get("plugins").await.json()).contains(&"SnowflakeDataOutput"));
+        // Installing it again mends it.
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        server.run(&["plugin", "verify"]).well();
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn versions_go_up_and_back_and_never_mean_two_things() {
-    let server = server();
-    let put = |version: &str, label: &str| {
+    for_each_database(async |database| {
+        let server = server(database);
+        let put = |version: &str, label: &str| {
+            server
+                .folder
+                .write("src/bigquery/plugin.lua", bigquery(version, label));
+        };
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        let complaint = server.run(&["plugin", "rollback", "bigquery"]).badly();
+        assert!(complaint.contains("only version"), "{complaint}");
+
+        put("1.10.0", "Newer");
+        let said = server.install(&["src/bigquery"]);
+        assert!(
+            said.contains("1.10.0 installed in place of 1.0.0"),
+            "{said}"
+        );
+        until_version(&server, "1.10.0").await;
+
+        put("1.9.0", "Older");
+        let complaint = server.installs_badly(&["src/bigquery"]);
+        assert!(
+            complaint.contains("1.10.0")
+                && complaint.contains("1.9.0")
+                && complaint.contains("--force"),
+            "{complaint}"
+        );
+        put("1.10.0", "Other");
+        let complaint = server.installs_badly(&["src/bigquery"]);
+        assert!(
+            complaint.contains("same version") && complaint.contains("--force"),
+            "{complaint}"
+        );
+        let form = server.get(FORM).await.is(200).json();
+        assert_eq!(form["ui_metadata"][0]["label"], "Newer");
+        server.install(&["src/bigquery", "--force"]);
         server
-            .folder
-            .write("src/bigquery/plugin.lua", bigquery(version, label));
-    };
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    let complaint = server.run(&["plugin", "rollback", "bigquery"]).badly();
-    assert!(complaint.contains("only version"), "{complaint}");
+            .until(FORM, 200, |form| form["ui_metadata"][0]["label"] == "Other")
+            .await;
 
-    put("1.10.0", "Newer");
-    let said = server.install(&["src/bigquery"]);
-    assert!(
-        said.contains("1.10.0 installed in place of 1.0.0"),
-        "{said}"
-    );
-    until_version(&server, "1.10.0").await;
-
-    put("1.9.0", "Older");
-    let complaint = server.installs_badly(&["src/bigquery"]);
-    assert!(
-        complaint.contains("1.10.0")
-            && complaint.contains("1.9.0")
-            && complaint.contains("--force"),
-        "{complaint}"
-    );
-    put("1.10.0", "Other");
-    let complaint = server.installs_badly(&["src/bigquery"]);
-    assert!(
-        complaint.contains("same version") && complaint.contains("--force"),
-        "{complaint}"
-    );
-    let form = server.get(FORM).await.is(200).json();
-    assert_eq!(form["ui_metadata"][0]["label"], "Newer");
-    server.install(&["src/bigquery", "--force"]);
-    server
-        .until(FORM, 200, |form| form["ui_metadata"][0]["label"] == "Other")
-        .await;
-
-    // Back through what was installed before, in its order.
-    server.run(&["plugin", "rollback", "bigquery"]).well();
-    server
-        .until(FORM, 200, |form| form["ui_metadata"][0]["label"] == "Newer")
-        .await;
-    server
-        .run(&["plugin", "rollback", "BigQueryDataOutput"])
-        .well();
-    until_version(&server, "1.0.0").await;
-    server.run(&["plugin", "rollback", "bigquery"]).badly();
-    server.run(&["plugin", "verify"]).well();
-    // No version that nothing refers to is left.
-    let folder = server.folder.path("data/packages/bigquery");
-    assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), 1);
-    put("1.9.0", "Older");
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.9.0").await;
+        // Back through what was installed before, in its order.
+        server.run(&["plugin", "rollback", "bigquery"]).well();
+        server
+            .until(FORM, 200, |form| form["ui_metadata"][0]["label"] == "Newer")
+            .await;
+        server
+            .run(&["plugin", "rollback", "BigQueryDataOutput"])
+            .well();
+        until_version(&server, "1.0.0").await;
+        server.run(&["plugin", "rollback", "bigquery"]).badly();
+        server.run(&["plugin", "verify"]).well();
+        // No version that nothing refers to is left.
+        let folder = server.folder.path("data/packages/bigquery");
+        assert_eq!(std::fs::read_dir(folder).expect("a folder").count(), 1);
+        put("1.9.0", "Older");
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.9.0").await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_linked_package_is_edited_where_it_lies() {
-    let server = server();
-    let source = |label: &str| {
-        format!(
-            "local rules = require \"@lib/rules\"\n{}",
-            bigquery("1.0.0", label)
-        )
-        .replace("label = \"Dataset\"", "label = rules.label")
-    };
-    server
-        .folder
-        .write("src/bigquery/lib/rules.lua", "return { label = \"One\" }");
-    server
-        .folder
-        .write("src/bigquery/plugin.lua", source("Dataset"));
-    server.install(&["--link", "src/bigquery"]);
-    let label = async |server: &Server, label: &str| {
+    for_each_database(async |database| {
+        let server = server(database);
+        let source = |label: &str| {
+            format!(
+                "local rules = require \"@lib/rules\"\n{}",
+                bigquery("1.0.0", label)
+            )
+            .replace("label = \"Dataset\"", "label = rules.label")
+        };
         server
-            .until(FORM, 200, |form| {
-                form["ui_metadata"][0]["label"] == label && form["state"] == "active"
-            })
-            .await
-    };
-    label(&server, "One").await;
-    let info = server.said(&["info", "bigquery"]);
-    assert_eq!(
-        (&info["editable"], &info["sha256"]),
-        (&json!(true), &Value::Null)
-    );
-    assert!(
-        info["location"]
-            .as_str()
-            .expect("a place")
-            .ends_with("src/bigquery")
-    );
-    // Its code, and the modules of its own.
-    server
-        .folder
-        .write("src/bigquery/lib/rules.lua", "return { label = \"Two\" }");
-    label(&server, "Two").await;
-    server.folder.write(
-        "src/bigquery/plugin.lua",
-        source("Three").replace("rules.label", "\"Three\""),
-    );
-    label(&server, "Three").await;
-    // A slip leaves the last good one.
-    server
-        .folder
-        .write("src/bigquery/plugin.lua", "return patchbay.plugin {");
-    until_status(&server, "BigQueryDataOutput", |entry| {
-        entry["state"] == "degraded"
+            .folder
+            .write("src/bigquery/lib/rules.lua", "return { label = \"One\" }");
+        server
+            .folder
+            .write("src/bigquery/plugin.lua", source("Dataset"));
+        server.install(&["--link", "src/bigquery"]);
+        let label = async |server: &Server, label: &str| {
+            server
+                .until(FORM, 200, |form| {
+                    form["ui_metadata"][0]["label"] == label && form["state"] == "active"
+                })
+                .await
+        };
+        label(&server, "One").await;
+        let info = server.said(&["info", "bigquery"]);
+        assert_eq!(
+            (&info["editable"], &info["sha256"]),
+            (&json!(true), &Value::Null)
+        );
+        assert!(
+            info["location"]
+                .as_str()
+                .expect("a place")
+                .ends_with("src/bigquery")
+        );
+        // Its code, and the modules of its own.
+        server
+            .folder
+            .write("src/bigquery/lib/rules.lua", "return { label = \"Two\" }");
+        label(&server, "Two").await;
+        server.folder.write(
+            "src/bigquery/plugin.lua",
+            source("Three").replace("rules.label", "\"Three\""),
+        );
+        label(&server, "Three").await;
+        // A slip leaves the last good one.
+        server
+            .folder
+            .write("src/bigquery/plugin.lua", "return patchbay.plugin {");
+        until_status(&server, "BigQueryDataOutput", |entry| {
+            entry["state"] == "degraded"
+        })
+        .await;
+        label_stays(&server, "Three").await;
+        server
+            .folder
+            .write("src/bigquery/plugin.lua", bigquery("1.1.0", "Four"));
+        label(&server, "Four").await;
+        // The same after a start.
+        let server = server.restart(|_| {});
+        server
+            .folder
+            .write("src/bigquery/plugin.lua", bigquery("1.1.0", "Five"));
+        label(&server, "Five").await;
+        let said = server.run(&["plugin", "verify"]).well();
+        assert!(said.contains("linked"), "{said}");
+        // An install of it pins what is there, and edits no longer count.
+        server.install(&["src/bigquery"]);
+        until_status(&server, "BigQueryDataOutput", |entry| {
+            entry["source"]
+                .as_str()
+                .is_some_and(|source| source.contains("data/packages"))
+        })
+        .await;
+        server.install(&["--link", "src/bigquery"]);
+        until_status(&server, "BigQueryDataOutput", |entry| {
+            entry["source"]
+                .as_str()
+                .is_some_and(|source| source.ends_with("src/bigquery"))
+        })
+        .await;
+        server.run(&["plugin", "remove", "bigquery"]).well();
+        server.until(FORM, 404, |_| true).await;
+        assert!(server.folder.path("src/bigquery/plugin.lua").exists());
+        let complaint = server.installs_badly(&["--link", "src/bigquery/plugin.lua"]);
+        assert!(complaint.contains("expected a folder"), "{complaint}");
     })
     .await;
-    label_stays(&server, "Three").await;
-    server
-        .folder
-        .write("src/bigquery/plugin.lua", bigquery("1.1.0", "Four"));
-    label(&server, "Four").await;
-    // The same after a start.
-    let server = server.restart(|_| {});
-    server
-        .folder
-        .write("src/bigquery/plugin.lua", bigquery("1.1.0", "Five"));
-    label(&server, "Five").await;
-    let said = server.run(&["plugin", "verify"]).well();
-    assert!(said.contains("linked"), "{said}");
-    // An install of it pins what is there, and edits no longer count.
-    server.install(&["src/bigquery"]);
-    until_status(&server, "BigQueryDataOutput", |entry| {
-        entry["source"]
-            .as_str()
-            .is_some_and(|source| source.contains("data/packages"))
-    })
-    .await;
-    server.install(&["--link", "src/bigquery"]);
-    until_status(&server, "BigQueryDataOutput", |entry| {
-        entry["source"]
-            .as_str()
-            .is_some_and(|source| source.ends_with("src/bigquery"))
-    })
-    .await;
-    server.run(&["plugin", "remove", "bigquery"]).well();
-    server.until(FORM, 404, |_| true).await;
-    assert!(server.folder.path("src/bigquery/plugin.lua").exists());
-    let complaint = server.installs_badly(&["--link", "src/bigquery/plugin.lua"]);
-    assert!(complaint.contains("expected a folder"), "{complaint}");
 }
 
 async fn label_stays(server: &Server, label: &str) {
@@ -548,7 +558,8 @@ async fn label_stays(server: &Server, label: &str) {
 
 #[tokio::test]
 async fn a_package_has_several_plugins_and_modules_of_its_own() {
-    let server = server();
+    for_each_database(async |database| {
+    let server = server(database);
     let folder = &server.folder;
     for (package, word) in [("one", "First"), ("two", "Second")] {
         folder.write(
@@ -628,151 +639,159 @@ async fn a_package_has_several_plugins_and_modules_of_its_own() {
         (&info["version"], &info["previous"]),
         (&json!("2.0.0"), &json!(["1.0.0"]))
     );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn two_packages_cannot_claim_the_same() {
-    let server = server();
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    for (source, says) in [
-        (plugin("BigQueryDataOutput", ""), "a plugin's name"),
-        (
-            plugin("BigQueryTechnicalAssetConfiguration", ""),
-            "a plugin's name",
-        ),
-        (
-            plugin("OtherDataOutput", "aliases = { \"BigQueryDataOutput\" },"),
-            "an alias",
-        ),
-        (
-            plugin(
-                "OtherDataOutput",
-                "table = \"bigquery_data_output_configurations\",",
+    for_each_database(async |database| {
+        let server = server(database);
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        for (source, says) in [
+            (plugin("BigQueryDataOutput", ""), "a plugin's name"),
+            (
+                plugin("BigQueryTechnicalAssetConfiguration", ""),
+                "a plugin's name",
             ),
-            "a table",
-        ),
-        (
-            plugin(
-                "OtherDataOutput",
-                "platform = { platform_key = \"bigquery\" }, table = \"other_rows\",",
+            (
+                plugin("OtherDataOutput", "aliases = { \"BigQueryDataOutput\" },"),
+                "an alias",
             ),
-            "a platform key",
-        ),
-    ] {
-        server.folder.write("src/other/plugin.lua", source);
-        server
-            .folder
-            .write("src/other/patchbay-package.toml", "name = \"other\"");
-        for words in [
-            &["src/other"][..],
-            &["src/other", "--force"],
-            &["--link", "src/other"],
+            (
+                plugin(
+                    "OtherDataOutput",
+                    "table = \"bigquery_data_output_configurations\",",
+                ),
+                "a table",
+            ),
+            (
+                plugin(
+                    "OtherDataOutput",
+                    "platform = { platform_key = \"bigquery\" }, table = \"other_rows\",",
+                ),
+                "a platform key",
+            ),
         ] {
-            let complaint = server.installs_badly(words);
-            assert!(
-                complaint.contains(says) && complaint.contains("bigquery 1.0.0"),
-                "{says}: {complaint}"
-            );
+            server.folder.write("src/other/plugin.lua", source);
+            server
+                .folder
+                .write("src/other/patchbay-package.toml", "name = \"other\"");
+            for words in [
+                &["src/other"][..],
+                &["src/other", "--force"],
+                &["--link", "src/other"],
+            ] {
+                let complaint = server.installs_badly(words);
+                assert!(
+                    complaint.contains(says) && complaint.contains("bigquery 1.0.0"),
+                    "{says}: {complaint}"
+                );
+            }
         }
-    }
-    let list = server.said(&["list"]);
-    assert_eq!(list["packages"].as_array().map(Vec::len), Some(1));
-    // The same platform key as a plugin that is no package's is only odd.
-    server.folder.write(
-        "src/other/plugin.lua",
-        plugin(
-            "OtherDataOutput",
-            "platform = { platform_key = \"snowflake\" }, table = \"other_rows\",",
-        ),
-    );
-    let said = server.install(&["src/other"]);
-    assert!(
-        said.contains("warning") && said.contains("SnowflakeDataOutput"),
-        "{said}"
-    );
+        let list = server.said(&["list"]);
+        assert_eq!(list["packages"].as_array().map(Vec::len), Some(1));
+        // The same platform key as a plugin that is no package's is only odd.
+        server.folder.write(
+            "src/other/plugin.lua",
+            plugin(
+                "OtherDataOutput",
+                "platform = { platform_key = \"snowflake\" }, table = \"other_rows\",",
+            ),
+        );
+        let said = server.install(&["src/other"]);
+        assert!(
+            said.contains("warning") && said.contains("SnowflakeDataOutput"),
+            "{said}"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_lock_that_cannot_be_used_takes_nothing_away() {
-    let server = server();
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    let good = server.folder.read(LOCK);
-    for (bad, says) in [
-        ("[[package]".to_owned(), "line 1"),
-        (String::new(), "format"),
-        (good.replace("format = 1", "format = 2"), "newer Patchbay"),
-        (
-            good.replace("sha256 = \"", "sha256 = \"zz"),
-            "64 hexadecimal digits",
-        ),
-        (
-            good.replace("name = \"bigquery\"", "name = \"../bigquery\""),
-            "expected a package's name",
-        ),
-        (
-            good.replace("enabled = true", "enabled = true\nextra = 1"),
-            "extra",
-        ),
-    ] {
-        server.folder.write_by_rename(LOCK, &bad);
+    for_each_database(async |database| {
+        let server = server(database);
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        let good = server.folder.read(LOCK);
+        for (bad, says) in [
+            ("[[package]".to_owned(), "line 1"),
+            (String::new(), "format"),
+            (good.replace("format = 1", "format = 2"), "newer Patchbay"),
+            (
+                good.replace("sha256 = \"", "sha256 = \"zz"),
+                "64 hexadecimal digits",
+            ),
+            (
+                good.replace("name = \"bigquery\"", "name = \"../bigquery\""),
+                "expected a package's name",
+            ),
+            (
+                good.replace("enabled = true", "enabled = true\nextra = 1"),
+                "extra",
+            ),
+        ] {
+            server.folder.write_by_rename(LOCK, &bad);
+            let status = until_status(&server, "BigQueryDataOutput", |entry| {
+                entry["state"] == "degraded"
+            })
+            .await;
+            let message = status["last_error"]["message"].as_str().expect("a message");
+            assert!(
+                message.contains("plugins.lock") && message.contains(says),
+                "{says}: {message}"
+            );
+            server.get(FORM).await.is(200);
+            for words in [
+                &["install", "src/bigquery"][..],
+                &["remove", "bigquery"],
+                &["list"],
+                &["verify"],
+                &["disable", "bigquery"],
+            ] {
+                let complaint = server.run(&[&["plugin"], words].concat()).badly();
+                assert!(complaint.contains(says), "{words:?} {says}: {complaint}");
+            }
+            assert_eq!(server.folder.read(LOCK), bad, "it is left as it was");
+            server.folder.write_by_rename(LOCK, &good);
+            until_status(&server, "BigQueryDataOutput", |entry| {
+                entry["state"] == "active"
+            })
+            .await;
+        }
+
+        // Without one, what serves goes on, and a new start loads nothing and says so.
+        server.folder.remove(LOCK);
         let status = until_status(&server, "BigQueryDataOutput", |entry| {
             entry["state"] == "degraded"
         })
         .await;
-        let message = status["last_error"]["message"].as_str().expect("a message");
         assert!(
-            message.contains("plugins.lock") && message.contains(says),
-            "{says}: {message}"
+            status["last_error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("missing"))
         );
         server.get(FORM).await.is(200);
-        for words in [
-            &["install", "src/bigquery"][..],
-            &["remove", "bigquery"],
-            &["list"],
-            &["verify"],
-            &["disable", "bigquery"],
-        ] {
-            let complaint = server.run(&[&["plugin"], words].concat()).badly();
-            assert!(complaint.contains(says), "{words:?} {says}: {complaint}");
-        }
-        assert_eq!(server.folder.read(LOCK), bad, "it is left as it was");
-        server.folder.write_by_rename(LOCK, &good);
-        until_status(&server, "BigQueryDataOutput", |entry| {
-            entry["state"] == "active"
-        })
-        .await;
-    }
-
-    // Without one, what serves goes on, and a new start loads nothing and says so.
-    server.folder.remove(LOCK);
-    let status = until_status(&server, "BigQueryDataOutput", |entry| {
-        entry["state"] == "degraded"
+        let server = server.restart(|_| {});
+        server.get(FORM).await.error(404);
+        let status = server.get("plugins/status").await.is(200).json();
+        let problem = status["problems"][0].as_str().expect("a problem");
+        assert!(problem.contains("bigquery is not in"), "{problem}");
+        let listed = server.run(&["plugin", "list"]).well();
+        assert!(listed.contains("is not in"), "{listed}");
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        let status = server.get("plugins/status").await.is(200).json();
+        assert_eq!(status["problems"], json!([]));
     })
     .await;
-    assert!(
-        status["last_error"]["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("missing"))
-    );
-    server.get(FORM).await.is(200);
-    let server = server.restart(|_| {});
-    server.get(FORM).await.error(404);
-    let status = server.get("plugins/status").await.is(200).json();
-    let problem = status["problems"][0].as_str().expect("a problem");
-    assert!(problem.contains("bigquery is not in"), "{problem}");
-    let listed = server.run(&["plugin", "list"]).well();
-    assert!(listed.contains("is not in"), "{listed}");
-    server.install(&["src/bigquery"]);
-    until_version(&server, "1.0.0").await;
-    let status = server.get("plugins/status").await.is(200).json();
-    assert_eq!(status["problems"], json!([]));
 }
 
 #[tokio::test]
 async fn what_a_killed_install_left_is_swept() {
-    let server = server();
+    let server = server(Database::Sqlite);
     // Killed while it was put together, and killed between the files and the lock.
     server
         .folder
@@ -804,7 +823,7 @@ async fn what_a_killed_install_left_is_swept() {
 
 #[tokio::test]
 async fn many_installs_at_once_are_one_after_the_other() {
-    let server = server();
+    let server = server(Database::Sqlite);
     for number in 0..6 {
         server.folder.write(
             &format!("src/p{number}/plugin.lua"),

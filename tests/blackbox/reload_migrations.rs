@@ -314,8 +314,10 @@ async fn without_auto_migrate_even_a_new_column_waits() {
 #[tokio::test]
 async fn a_version_that_promises_too_little_is_warned_about_or_refused() {
     for strict in ["false", "true"] {
+        for_each_database(async |database| {
         let server = Server::start(|options| {
             options
+                .database(database)
                 .env("PATCHBAY_STRICT_VERSIONS", strict)
                 .file(FILE, with_fields("1.0.0", DATASET));
         });
@@ -344,6 +346,7 @@ async fn a_version_that_promises_too_little_is_warned_about_or_refused() {
                 .expect("the plugin");
             assert_eq!(own["warnings"], json!([reason]));
         }
+    }).await;
     }
 }
 

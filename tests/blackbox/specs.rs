@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Folder, Server, run};
+use crate::harness::{Folder, Server, for_each_database, run};
 use crate::world::plugin;
 
 /// What the repository ships.
@@ -271,6 +271,7 @@ fn as_a_spec_sees_it(mut run: Value) -> Value {
 
 #[tokio::test]
 async fn a_spec_is_told_what_a_server_tells() {
+    for_each_database(async |database| {
     let cases = [
         json!({ "database": "dwh" }),
         json!({ "database": "dwh", "schema": "ours", "table": "t-1", "days": 3, "unknown": true }),
@@ -283,7 +284,7 @@ async fn a_spec_is_told_what_a_server_tells() {
         json!({ "database": "dwh", "schema": "theirs" }),
     ];
     let server = Server::start(|options| {
-        options.file("lua-plugins/x.lua", JUDGING);
+        options.database(database).file("lua-plugins/x.lua", JUDGING);
     });
     let product = server.data_product("sales", "commerce").await;
     let (mut told, mut tests) = (serde_json::Map::new(), String::new());
@@ -327,4 +328,6 @@ async fn a_spec_is_told_what_a_server_tells() {
         said.contains("18 tests in 1 spec: 18 passed, 0 failed"),
         "{said}"
     );
+    })
+    .await;
 }

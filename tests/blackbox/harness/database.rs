@@ -17,12 +17,21 @@ pub(crate) enum Database {
 ///
 /// What touches the database runs through this. On SQLite alone run, because what they are about never reaches the
 /// database, or is over before:
-/// - `doors`, `openapi`: who gets in, and what the document says;
-/// - `enabling`, `reload_files`: which files are plugins, and which of them count;
-/// - `hostile`, where a plugin does nothing but burn time or memory, which takes long;
-/// - `command_line`, where a verb reads files and prints;
+/// - `doors`, `openapi`: who gets in, and what the document says, are decided before a request reaches the store;
+/// - `enabling`, `reload_files`: which files are plugins, and which of them count, is decided before their tables are made;
+/// - `hostile`, where a plugin does nothing but burn time or memory, which takes long, or fails before its table is made;
+/// - `command_line`, where a verb or a start reads settings and files, and prints;
+/// - `packages`, three of twelve, and `package_archives`: the bytes of archives, what is left of an install that was
+///   killed, and who may write the lock file; none of it opens a database;
+/// - `plugin_check`, `specs`, `plugin_dev`: they have a catalogue that is made up, and a database that is thrown away, which
+///   is always SQLite;
+/// - `migrations`, where SQL is shown for a database that is named, and steps are written;
 /// - `readme`: it is what a reader types, who has no Postgres;
-/// - what only a file can do: to be locked, replaced, damaged, or served twice.
+/// - `repository`: it reads files;
+/// - `faults`, for what only a file can do: to be locked, replaced, damaged, or served twice.
+///
+/// On Postgres alone run `away`, `servers` and `cluster`, but for what a single server tells of itself: several servers, and
+/// a database that goes away, are what SQLite does not have. `db_copy` names both databases itself.
 pub(crate) async fn for_each_database(test: impl AsyncFn(Database)) {
     run(&test, Database::Sqlite).await;
     let postgres = Database::postgres(Cluster::shared()).await;

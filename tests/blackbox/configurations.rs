@@ -470,3 +470,69 @@ return patchbay.plugin {
     })
     .await;
 }
+
+#[tokio::test]
+async fn values_that_the_form_hides_are_kept() {
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database).file(
+                "lua-plugins/hiding.lua",
+                r#"
+local field, ui = patchbay.field, patchbay.ui
+
+return patchbay.plugin {
+    name = "HidingDataOutput",
+    fields = {
+        field.string "path" { required = true },
+        field.string "hidden" { default = "as ever" },
+        field.string "table" { default = "*" },
+        field.enum "granularity" { values = { "schema", "table" }, default = "schema" },
+        field.string "demanded" { required = true, depends_on = { granularity = "table" } },
+    },
+    ui_metadata = function()
+        return {
+            ui.string "path" { label = "Path" },
+            ui.string "hidden" { label = "Hidden", hidden = true },
+            ui.radio "granularity" {
+                label = "Granularity",
+                options = { { label = "Schema", value = "schema" }, { label = "Table", value = "table" } },
+            },
+            ui.string "table" { label = "Table", depends_on = { granularity = "table" } },
+            ui.string "demanded" { label = "Demanded", depends_on = { granularity = "table" } },
+        }
+    end,
+}
+"#,
+            );
+        });
+        let product = server.data_product("sales", "sales").await;
+        // Hidden, of a dependency that is not met, and in the form not at all: the fields decide, the form does not.
+        let sent = json!({
+            "path": "p", "hidden": "by hand", "table": "orders", "granularity": "schema", "demanded": "kept",
+        });
+        let id = server.configured("HidingDataOutput", &product, "n", sent.clone()).await;
+        let read = server.get(&format!("configurations/{id}")).await.is(200).json();
+        for (key, value) in sent.as_object().expect("values") {
+            assert_eq!(&read["configuration"][key], value, "{key}: {read}");
+        }
+        // An unmet dependency only lifts `required`.
+        let bare = json!({ "path": "p" });
+        server.configured("HidingDataOutput", &product, "bare", bare).await;
+        let demanding = json!({ "path": "p", "granularity": "table" });
+        let answer = server.configure("HidingDataOutput", &product, "demanding", demanding).await;
+        let detail = answer.error(422);
+        assert_eq!(detail[0]["type"], "missing", "{detail}");
+        assert_eq!(
+            detail[0]["loc"],
+            json!(["body", "configuration", "HidingDataOutput", "demanded"])
+        );
+        // What is of the wrong type is refused, hidden or not.
+        for key in ["hidden", "table", "demanded"] {
+            let mut wrong = sent.clone();
+            wrong[key] = json!(1);
+            let answer = server.configure("HidingDataOutput", &product, key, wrong).await;
+            assert_eq!(answer.error(422)[0]["type"], "string_type", "{key}");
+        }
+    })
+    .await;
+}

@@ -471,3 +471,111 @@ async fn a_copy_that_was_killed_goes_on_and_a_changed_source_is_noticed() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_target_that_is_not_the_source_in_the_end_is_refused() {
+    const ROWS: u32 = 2_000;
+    let folder = Folder::new();
+    Server::start_in(folder.clone(), |_| {}).stop().well();
+    many_rows(&folder, ROWS);
+    let source = sqlite(&folder, "data/patchbay.db");
+    let names_of_first = "configurations SET name = 'other' WHERE name = 'n1'";
+    let last = "configurations WHERE name = 'n1'";
+    for (number, tamper) in [
+        format!("UPDATE data_output_{names_of_first}"),
+        format!("DELETE FROM data_output_{last}"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let postgres = Cluster::shared().database().await;
+        for target in [postgres, sqlite(&folder, &format!("target-{number}.db"))] {
+            begin_and_kill(&folder, &source, &target, ROWS).await;
+            // Somebody else has changed what was copied already, which only the comparison at the end can see.
+            match target.strip_prefix("sqlite://") {
+                Some(path) => rusqlite::Connection::open(path)
+                    .and_then(|database| database.execute_batch(tamper))
+                    .expect(tamper),
+                None => connect(&target)
+                    .await
+                    .batch_execute(tamper)
+                    .await
+                    .expect(tamper),
+            }
+            let finished = run(&folder, &["db", "copy", "--from", &source, "--to", &target]);
+            assert!(!finished.stdout.contains("agree"), "{finished:#?}");
+            assert!(
+                finished
+                    .stdout
+                    .contains("going on with a copy that was interrupted"),
+                "{finished:#?}"
+            );
+            let said = finished.badly();
+            let wanted =
+                "the table data_output_configurations of the target is not that of the source";
+            assert!(said.contains(wanted), "{said}");
+            let rows = ROWS as usize - number;
+            assert!(
+                said.contains(&format!("{rows} rows instead of {ROWS}")),
+                "{said}"
+            );
+            assert!(
+                said.contains("take an empty target and copy again"),
+                "{said}"
+            );
+            // The marker stays, so that nobody serves it.
+            let served = crate::harness::run_with(&folder, |options| {
+                options
+                    .arg("serve")
+                    .env("PATCHBAY_LISTEN", "127.0.0.1:0")
+                    .env("PATCHBAY_DATABASE_URL", &target);
+            })
+            .badly();
+            assert!(served.contains("is not finished"), "{served}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_tells_how_far_it_is() {
+    let folder = Folder::new();
+    Server::start_in(folder.clone(), |_| {}).stop().well();
+    many_rows(&folder, 1_000);
+    let said = copy(
+        &folder,
+        &sqlite(&folder, "data/patchbay.db"),
+        &sqlite(&folder, "target.db"),
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    // Without a terminal: a line as each table begins, in the order in which references hold, then what was compared.
+    let begun: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("copying "))
+        .collect();
+    assert!(begun.contains(&"data_products, 1 rows"), "{said}");
+    assert!(
+        begun.contains(&"data_output_configurations, 1000 rows"),
+        "{said}"
+    );
+    let place = |wanted: &str| begun.iter().position(|line| line.starts_with(wanted));
+    assert!(
+        place("data_products,") < place("data_output_configurations,"),
+        "{said}"
+    );
+    let compared = lines
+        .iter()
+        .filter(|line| line.contains(" rows, ") && line.contains(": "));
+    assert_eq!(
+        compared.count(),
+        begun.len(),
+        "each table is compared: {said}"
+    );
+    let last = lines.last().expect("a last line");
+    let tables = begun.len();
+    assert!(
+        last.ends_with(&format!(
+            " rows in {tables} tables are copied; counts and hashes agree"
+        )),
+        "{last}"
+    );
+}

@@ -159,6 +159,89 @@ async fn the_log_about_discovery_begins_with_its_words_and_ends_with_a_count() {
 }
 
 #[tokio::test]
+async fn every_line_about_discovery_begins_with_its_words() {
+    let server = Server::start(|options| {
+        options
+            .env("PATCHBAY_LOG_FORMAT", "json")
+            .env("PATCHBAY_LOG", "debug")
+            .env("PATCHBAY_LOG_FILE", "patchbay.log")
+            .env("ENABLED_PLUGINS", "SnowflakeDataOutput,GlueDataOutptu")
+            .env("PATCHBAY_PLUGIN_PATHS", "lua-plugins:more");
+        options.file("lua-plugins/own.lua", plugin("OwnDataOutput", ""));
+        options.file("lua-plugins/broken.lua", "return nonsense(");
+        options.file(
+            "lua-plugins/formless.lua",
+            plugin(
+                "FormlessDataOutput",
+                "ui_metadata = function() error('no') end,",
+            ),
+        );
+        options.file(
+            "more/own.lua",
+            plugin("OwnDataOutput", "aliases = { \"Mine\" },"),
+        );
+        options.file(
+            "more/new.lua",
+            plugin("NewDataOutput", r#"requires = ">=99","#),
+        );
+    });
+    server
+        .folder
+        .write("lua-plugins/late.lua", bigquery("1.0.0", "Dataset"));
+    server
+        .until("plugins/BigQueryDataOutput/form", 200, |_| true)
+        .await;
+    server.folder.remove("lua-plugins/late.lua");
+    server
+        .until("plugins/BigQueryDataOutput/form", 404, |_| true)
+        .await;
+    let folder = server.folder.clone();
+    server.logged();
+    let log = folder.read("patchbay.log");
+    let mut messages = Vec::new();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        // A request, and a line that a hook wrote, are about something else.
+        if line["target"]
+            .as_str()
+            .is_some_and(|target| target.starts_with("patchbay_registry"))
+        {
+            messages.push(
+                line["message"]
+                    .as_str()
+                    .unwrap_or_else(|| panic!("{line}"))
+                    .to_owned(),
+            );
+        }
+    }
+    for about in [
+        "SnowflakeDataOutput",
+        "GlueDataOutptu",
+        "OwnDataOutput",
+        "broken.lua",
+        "FormlessDataOutput",
+        "more/own.lua",
+        "NewDataOutput",
+        "BigQueryDataOutput",
+        "late.lua is gone",
+        "is not enabled",
+    ] {
+        assert!(
+            messages.iter().any(|message| message.contains(about)),
+            "{about}: {messages:#?}"
+        );
+    }
+    for message in &messages {
+        assert!(message.starts_with("Plugin registry: "), "{message}");
+    }
+    let last = messages.last().expect("a last line");
+    assert_eq!(
+        last,
+        "Plugin registry: generation 3, 3 plugins registered, 3 failed, 14 not enabled"
+    );
+}
+
+#[tokio::test]
 async fn a_folder_of_plugins_is_scanned_and_what_is_none_is_left_alone() {
     let server = Server::start(|options| {
         options.env("ENABLED_PLUGINS", "[]");

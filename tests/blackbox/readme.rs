@@ -282,3 +282,67 @@ fn blocks_are_found_by_their_words() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_shipped_plugin_is_edited_and_its_form_changes() {
+    let folder = Folder::new();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("lua-plugins");
+    copy_folder(&shipped, &folder.path("lua-plugins"));
+    let server = Server::start_in(folder, |_| {});
+    let form = "plugins/SnowflakeDataOutput/form";
+    let before = server.get(form).await.is(200).json();
+    assert_eq!(before["ui_metadata"][0]["label"], "Database");
+    assert_eq!(before["state"], "active");
+    let others = [
+        "DatabricksDataOutput",
+        "GlueDataOutput",
+        "RedshiftDataOutput",
+    ];
+    // What the README says word for word: it says so in the paragraph that begins with these words.
+    let readme = include_str!("../../README.md");
+    let told = readme
+        .split("Then change something while it runs: in `")
+        .nth(1)
+        .expect("the paragraph");
+    let (file, rest) = told.split_once('`').expect("a file");
+    let (_, rest) = rest.split_once('`').expect("a label");
+    let (label, _) = rest.split_once('`').expect("a label");
+    let text = server.folder.read(file);
+    assert_eq!(text.matches(label).count(), 1, "{label} in {file}");
+    server
+        .folder
+        .write(file, text.replace(label, "label = \"Where it goes\""));
+    let after = server
+        .until(form, 200, |form| {
+            form["ui_metadata"][0]["label"] == "Where it goes"
+        })
+        .await;
+    assert_eq!(after["state"], "active");
+    // Nothing else of it has changed, and no other plugin.
+    let mut wanted = before.clone();
+    wanted["ui_metadata"][0]["label"] = after["ui_metadata"][0]["label"].clone();
+    wanted["generation"] = after["generation"].clone();
+    assert_eq!(after, wanted);
+    for other in others {
+        let form = server
+            .get(&format!("plugins/{other}/form"))
+            .await
+            .is(200)
+            .json();
+        assert_eq!(form["state"], "active", "{other}");
+    }
+    // The modules that plugins share are live in the same way.
+    let family = "lua-plugins/lib/table_family.lua";
+    let text = server.folder.read(family);
+    server.folder.write(
+        family,
+        text.replace("\"Access granularity\"", "\"How much\""),
+    );
+    for plugin in others.into_iter().chain(["SnowflakeDataOutput"]) {
+        server
+            .until(&format!("plugins/{plugin}/form"), 200, |form| {
+                form["ui_metadata"][2]["label"] == "How much"
+            })
+            .await;
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) async fn healthz() -> Result<Response, ApiError> {
     answer(StatusCode::OK, &Health { status: "ok" })
 }
 
-/// Whether requests can be answered: the database is read.
+/// Whether requests can be answered: the database is read, and could be written.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", operation_id = "get_readiness",
     responses(

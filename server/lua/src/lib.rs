@@ -46,8 +46,8 @@
 //! 7. *`db` is bound to one call*, reads only, and never asks for another plugin's rows.
 //! 8. *No message holds a Lua stack*, and each names the file, and the line where it is known.
 //!
-//! Deliberately absent: anything that outlives a [`Sandbox`] (there is no static state, so two of them can live in one
-//! process), and a way to run SQL.
+//! Deliberately absent: anything that outlives a [`Sandbox`] (nothing static ever changes, so two of them can live in
+//! one process), and a way to run SQL.
 
 #![allow(
     clippy::result_large_err,

@@ -276,11 +276,6 @@ impl Registry {
             .map_err(|error| RequestError::Internal(error.to_string()))
     }
 
-    /// The number of the generation that serves.
-    pub fn generation_number(&self) -> u64 {
-        self.inner.current.load().number
-    }
-
     /// Moves when there is something to tell about plugins: a swap, or files that were read again and still do not come
     /// through.
     pub fn news(&self) -> channel::Receiver<u64> {

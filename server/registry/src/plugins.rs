@@ -101,10 +101,14 @@ impl Registry {
         let entry = generation
             .linked(platform_key)
             .ok_or_else(|| plugin_not_found(platform_key))?;
-        if !entry.active.definition().hooks.url {
-            return Err(RequestError::NotImplemented(format!(
+        let without_url = || {
+            RequestError::NotImplemented(format!(
                 "Plugin '{platform_key}' does not implement URL retrieval"
-            )));
+            ))
+        };
+        // Told before anything is looked up, so that the answer does not depend on what is asked about.
+        if !entry.active.definition().hooks.url {
+            return Err(without_url());
         }
         let data_product = self.data_product(id).await?;
         let reader = Reader::new(self.store(), entry.active.table.as_ref());
@@ -130,9 +134,7 @@ impl Registry {
             Ok(url) => Ok(PluginUrl { url }),
             Err(UrlError::NotFound(message)) => Err(RequestError::NotFound(message)),
             Err(UrlError::BadRequest(message)) => Err(RequestError::BadRequest(message)),
-            Err(UrlError::Missing) => Err(RequestError::NotImplemented(format!(
-                "Plugin '{platform_key}' does not implement URL retrieval"
-            ))),
+            Err(UrlError::Missing) => Err(without_url()),
             Err(UrlError::Hook(error)) => Err(self.hook_failed(&entry.active, error)),
         }
     }

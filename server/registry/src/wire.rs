@@ -355,7 +355,7 @@ pub struct ConfigurationView {
     pub platform_id: Option<Uuid>,
     /// The platform service it is for.
     pub service_id: Option<Uuid>,
-    /// Counts its writes, from 1; also its ETag.
+    /// Counts its writes, from 1; its ETag begins with it.
     pub revision: i64,
     /// `configuration_type` and the values of the plugin's fields.
     #[schema(value_type = Object)]

@@ -255,6 +255,39 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_between_the_scan_and_the_read_has_vanished_and_is_no_failure() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        for gone in ["single.lua", "in/plugin.lua", "in"] {
+            write(&root.join("single.lua"), "return 1");
+            write(&root.join("in/plugin.lua"), "return 2");
+            write(&root.join("in/beside.lua"), "return 3");
+            let scan = scan(Shipped::default(), &[root.to_owned()], None, false);
+            assert_eq!(scan.places.len(), 2);
+            match root.join(gone).is_dir() {
+                true => fs::remove_dir_all(root.join(gone)),
+                false => fs::remove_file(root.join(gone)),
+            }
+            .expect("removed");
+            for place in &scan.places {
+                let libs = scan.libs[&1].clone();
+                let read = place.read(Shipped::default(), libs, &mut PinnedFiles::default());
+                match place
+                    .label()
+                    .ends_with(gone.trim_end_matches("/plugin.lua"))
+                {
+                    true => assert!(
+                        matches!(read, Err(ReadError::Vanished)),
+                        "{gone}: {:?}",
+                        read.err()
+                    ),
+                    false => assert!(read.is_ok(), "{gone}: {:?}", read.err()),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_text_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("x.lua");

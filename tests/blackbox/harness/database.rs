@@ -23,6 +23,7 @@ pub(crate) enum Database {
 /// - `command_line`, where a verb or a start reads settings and files, and prints;
 /// - `packages`, three of twelve, and `package_archives`: the bytes of archives, what is left of an install that was
 ///   killed, and who may write the lock file; none of it opens a database;
+/// - `doctor`, where it looks at settings, files and the door, and a database that cannot be used is a file;
 /// - `plugin_check`, `specs`, `plugin_dev`: they have a catalogue that is made up, and a database that is thrown away, which
 ///   is always SQLite;
 /// - `migrations`, where SQL is shown for a database that is named, and steps are written;

@@ -82,6 +82,15 @@ fn an_empty_folder_is_well_and_stays_empty() {
         .expect("the folder")
         .count();
     assert_eq!(left, 0, "nothing is made");
+    // A folder of the plugins that ship, as a checkout has it, is as well.
+    folder.write("lua-plugins/agno/plugin.lua", plugin("AgnoPlugin", ""));
+    let (code, document) = doctor(&folder, |options| {
+        options.env("PATCHBAY_LISTEN", "127.0.0.1:1");
+    });
+    assert_eq!(code, Some(0), "{document:#}");
+    let title = "A plugin is not discovered";
+    assert_eq!(check(&document, title)["state"], "ok", "{document:#}");
+    says(&document, title, "ok", "off, as they ship: AgnoPlugin", "");
 }
 
 #[test]

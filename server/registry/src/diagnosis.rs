@@ -68,7 +68,13 @@ impl Registry {
                 return None;
             }
             let location = finding.place.location();
-            let ships = finding.place.root == 0 || finding.place.example;
+            let selectable = Selectable {
+                definition,
+                location: &location,
+                example: finding.place.example,
+            };
+            let embedded = finding.place.root == 0 || finding.place.example;
+            let ships = embedded || selection.is_off_as_it_ships(selectable);
             let reason = match &finding.place.package {
                 Some(owner) if owner.off => {
                     format!(
@@ -76,11 +82,7 @@ impl Registry {
                         owner.package
                     )
                 }
-                _ => selection.why_off(Selectable {
-                    definition,
-                    location: &location,
-                    example: finding.place.example,
-                })?,
+                _ => selection.why_off(selectable)?,
             };
             Some(PluginOff {
                 plugin: definition.name.to_string(),

@@ -94,6 +94,13 @@ impl Selection {
         }
     }
 
+    /// Whether the plugin is off only because it ships so, which is nobody's slip.
+    pub fn is_off_as_it_ships(&self, plugin: Selectable<'_>) -> bool {
+        let named = self.disabled.iter().any(|entry| names(entry, plugin));
+        let ships = plugin.example || SHIPPED.contains(&plugin.definition.name.as_str());
+        ships && !named && self.enabled.is_none() && !self.enables(plugin)
+    }
+
     /// Why the plugin is off, and what turns it on; none when it is enabled.
     pub fn why_off(&self, plugin: Selectable<'_>) -> Option<String> {
         if self.enables(plugin) {

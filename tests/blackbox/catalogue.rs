@@ -399,7 +399,7 @@ async fn a_secret_goes_in_and_never_comes_out() {
         server.put(&write, &entry(json!("hunter2"))).await.is(200);
         let product = server.data_product("sales", "sales").await;
         let link = format!("plugins/PostgreSQL2DataOutput/url?id={product}&environment=development");
-        assert_eq!(server.get(&link).await.is(200).json()["url"], "h nil");
+        assert_eq!(server.get(&link).await.is(200).json()["url"], "https://h/nil");
         let log = server.logged();
         assert!(!log.contains("hunter2"), "{log}");
     })
@@ -446,7 +446,7 @@ const SPY: &str = r#"
     table = "spy",
     url = function(context, db)
         local entry = db:service_configuration(context.environment)[1]
-        return entry.host .. " " .. tostring(entry.admin_pwd)
+        return "https://" .. entry.host .. "/" .. tostring(entry.admin_pwd)
     end,
 "#;
 

@@ -183,7 +183,14 @@ impl Vm {
         })?;
         let (answer, refusal) = self.call(running, "url", arguments).await?;
         if !answer.is_nil() {
-            return text(&answer, EXPECTED).map(Link::To);
+            let link = text(&answer, EXPECTED)?;
+            return match is_link(&link) {
+                true => Ok(Link::To(link)),
+                false => Err(nonsense(
+                    "a link that begins with https:// or http://, or \"\" for none",
+                    &format!("{:?}", link.chars().take(100).collect::<String>()),
+                )),
+            };
         }
         let refused = read(|reader| Some(reader.term(&refusal, &Trail::ROOT)))?;
         let found = refused.kind();
@@ -268,6 +275,15 @@ fn text(answer: &Value, expected: &str) -> Result<String, Failure> {
         Value::String(text) => read(|reader| reader.text(text, &Trail::ROOT)),
         other => Err(nonsense(expected, kind(other))),
     }
+}
+
+/// Whether a page may send people there. Any other scheme could be a script, which would run as the page.
+fn is_link(text: &str) -> bool {
+    let begins = |scheme: &str| {
+        text.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    text.is_empty() || begins("https://") || begins("http://")
 }
 
 /// How many errors of one answer are told; a person who mends these finds the rest with the next answer.

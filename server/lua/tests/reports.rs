@@ -415,6 +415,38 @@ async fn strings_interpolated_in_one_another_hold_up_no_report() {
 }
 
 #[tokio::test]
+async fn a_link_leads_to_the_web_or_nowhere() {
+    let sandbox = Sandbox::new(short());
+    for (link, told) in [
+        ("", None),
+        ("https://example.com/a b", None),
+        ("HTTP://example.com", None),
+        ("javascript:alert(1)", Some("found \"javascript:alert(1)\"")),
+        (
+            " https://example.com",
+            Some("found \" https://example.com\""),
+        ),
+        ("//example.com", Some("found \"//example.com\"")),
+    ] {
+        let text = format!(
+            "return patchbay.plugin {{\n name = 'XDataOutput',\n platform = {{}},\n url = function()\n  return {link:?}\n end,\n}}"
+        );
+        let plugin = load(&sandbox, single(&text)).await.expect("a plugin");
+        let answer = plugin.url(call(json!({}))).await;
+        match told {
+            None => assert_eq!(answer.expect("a link"), link),
+            Some(told) => {
+                let error = answer.expect_err("no link").to_string();
+                assert!(
+                    error.contains(told) && error.contains("x.lua:5:"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn names_that_lead_to_themselves_are_not_followed_for_ever() {
     let text = r#"local p
 local function mk(x) return patchbay.plugin { name = "RecurOutput", fields = 5, bad = 1 } end

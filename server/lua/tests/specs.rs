@@ -62,7 +62,7 @@ return patchbay.plugin {
         if not configuration then
             return nil, patchbay.not_found "nowhere"
         end
-        return (context.settings.host or "-") .. ":" .. context.settings.port .. configuration.path
+        return "http://" .. (context.settings.host or "-") .. ":" .. context.settings.port .. configuration.path
             .. tostring(configuration.admin_pwd)
     end,
 }
@@ -274,8 +274,8 @@ async fn a_plugin_is_called_as_a_server_calls_it() {
             expect(function() plugin:render("{table}", {}) end):to_fail "Field required"
         end)
         it("links", function()
-            expect(plugin:url { environment = "development" }):to_be "-:1/devnil"
-            expect(plugin:url { environment = "development", settings = { host = "h", port = 2 } }):to_be "h:2/devnil"
+            expect(plugin:url { environment = "development" }):to_be "http://-:1/devnil"
+            expect(plugin:url { environment = "development", settings = { host = "h", port = 2 } }):to_be "http://h:2/devnil"
             local url, refusal = plugin:url()
             expect(url):to_be(nil)
             expect(refusal):to_equal(patchbay.bad_request "which environment?")

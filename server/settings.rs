@@ -217,25 +217,36 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let at_least_one = [
-            ("lua.threads", self.lua.threads as u64),
-            ("lua.deadline_ms", self.lua.deadline_ms),
-            ("lua.wall_ms", self.lua.wall_ms),
-            ("lua.memory_mib", self.lua.memory_mib as u64),
-            ("lua.waiting", self.lua.waiting as u64),
-            ("readers", self.readers as u64),
-            ("connect_timeout_ms", self.connect_timeout_ms),
-            ("statement_timeout_ms", self.statement_timeout_ms),
-            ("body_limit", self.body_limit as u64),
-            ("request_timeout_ms", self.request_timeout_ms),
+        const HOUR: u64 = 60 * 60 * 1000;
+        const DAY: u64 = 24 * HOUR;
+        let lua = &self.lua;
+        // Past the upper bounds nothing would work any more: no such number of threads or connections can be had, and a
+        // time that long has no end on the clock.
+        let bounds = [
+            ("body_limit", self.body_limit as u64, 1, 1 << 30),
+            ("request_timeout_ms", self.request_timeout_ms, 1, DAY),
+            ("drain_ms", self.drain_ms, 0, HOUR),
+            ("busy_timeout_ms", self.busy_timeout_ms, 0, HOUR),
+            ("readers", self.readers as u64, 1, 256),
+            ("pool", self.pool as u64, 2, 1024),
+            ("connect_timeout_ms", self.connect_timeout_ms, 1, HOUR),
+            ("statement_timeout_ms", self.statement_timeout_ms, 1, DAY),
+            ("start_timeout_ms", self.start_timeout_ms, 0, DAY),
+            ("row_check_ms", self.row_check_ms, 0, HOUR),
+            ("poll_ms", self.poll_ms, 0, DAY),
+            ("settle_ms", self.settle_ms, 0, HOUR),
+            ("settle_max_ms", self.settle_max_ms, 0, HOUR),
+            ("lua.threads", lua.threads as u64, 1, 256),
+            ("lua.deadline_ms", lua.deadline_ms, 1, HOUR),
+            ("lua.wall_ms", lua.wall_ms, 1, HOUR),
+            ("lua.memory_mib", lua.memory_mib as u64, 1, 64 * 1024),
+            ("lua.waiting", lua.waiting as u64, 1, 1_000_000),
+            ("lua.idle_ms", lua.idle_ms, 0, 30 * DAY),
         ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                bail!("`{key}`: expected 1 or more, found 0");
+        for (key, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                bail!("`{key}`: expected {least} to {most}, found {value}");
             }
-        }
-        if self.pool < 2 {
-            bail!("`pool`: expected 2 or more, found {}", self.pool);
         }
         if self
             .api_token
@@ -652,6 +663,51 @@ mod tests {
             let settings = read(&[("PATCHBAY_SYNCHRONOUS", word)]).expect("settings");
             let store = settings.store(true).expect("settings of the store");
             assert_eq!(store.synchronous, wanted);
+        }
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_meant_is_refused() {
+        for (name, number, told) in [
+            (
+                "PATCHBAY_LUA__MEMORY_MIB",
+                "17592186044416",
+                "`lua.memory_mib`: expected 1 to 65536",
+            ),
+            (
+                "PATCHBAY_BUSY_TIMEOUT_MS",
+                "18446744073709551615",
+                "`busy_timeout_ms`: expected 0 to 3600000",
+            ),
+            (
+                "PATCHBAY_LUA__THREADS",
+                "100000",
+                "`lua.threads`: expected 1 to 256, found 100000",
+            ),
+            (
+                "PATCHBAY_READERS",
+                "1000000",
+                "`readers`: expected 1 to 256",
+            ),
+            ("PATCHBAY_POOL", "1", "`pool`: expected 2 to 1024, found 1"),
+        ] {
+            let error = read(&[(name, number)]).err().expect("an error").to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+        // Every number of the settings has its bounds.
+        let literals = KEYS.iter().filter(|(key, written)| {
+            matches!(written, Written::Literal)
+                && !["insecure", "auto_migrate", "strict_versions"].contains(key)
+        });
+        for (key, _) in literals {
+            let name = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+            let error = read(&[(&name, "9007199254740991")])
+                .err()
+                .expect("an error");
+            assert!(
+                error.to_string().contains(&format!("`{key}`: expected")),
+                "{error}"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
+use patchbay_lua::reorders_text;
 use patchbay_plugin::name::nearest;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -102,7 +103,7 @@ fn background(to: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
 }
 
 /// Writes each event as one line: a newline or escape that came with a request or a plugin's text is written as it would
-/// be in a string, so that nobody writes lines of the log but the server.
+/// be in a string, so that nobody writes lines of the log but the server. So is what would make a line read otherwise.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -111,11 +112,16 @@ impl<W: Write> Write for OneLine<W> {
             Some(line) => (line, "\n"),
             None => (event, ""),
         };
-        if line.iter().any(|byte| byte.is_ascii_control()) {
+        if line
+            .iter()
+            .any(|byte| byte.is_ascii_control() || !byte.is_ascii())
+        {
             let mut escaped = String::with_capacity(event.len() + 16);
             for letter in String::from_utf8_lossy(line).chars() {
                 match letter {
-                    control if control.is_control() => escaped.extend(control.escape_default()),
+                    control if control.is_control() || reorders_text(control) => {
+                        escaped.extend(control.escape_default());
+                    }
                     plain => escaped.push(plain),
                 }
             }
@@ -145,6 +151,10 @@ mod tests {
             log.0,
             b"INFO not found: x\\nPlugin registry: forged\\u{1b}[2J\n"
         );
+        let mut log = OneLine(Vec::new());
+        log.write_all("é \u{202e}gnp.exe\u{9b}\n".as_bytes())
+            .expect("written");
+        assert_eq!(log.0, "é \\u{202e}gnp.exe\\u{9b}\n".as_bytes());
     }
 
     #[test]

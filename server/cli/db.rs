@@ -29,8 +29,8 @@ pub(super) enum Db {
         #[arg(long, value_name = "URL")]
         to: String,
         /// How many rows are committed at once, at most
-        #[arg(long, value_name = "ROWS", default_value_t = 500)]
-        batch: usize,
+        #[arg(long, value_name = "ROWS", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
+        batch: u16,
     },
 }
 
@@ -47,7 +47,7 @@ impl Db {
         let (from, to) = (end("--from", &from)?, end("--to", &to)?);
         block_on(async {
             let mut shown = Shown::new();
-            let copied = copy(from, to, batch, move |event| shown.tell(event)).await?;
+            let copied = copy(from, to, usize::from(batch), move |event| shown.tell(event)).await?;
             let mut rows = 0;
             for (table, count, hash) in &copied.tables {
                 say(format_args!("{table}: {count} rows, {hash}"));
@@ -124,5 +124,26 @@ impl Shown {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches, Subcommand};
+
+    use super::*;
+
+    #[test]
+    fn a_batch_of_no_rows_is_refused() {
+        let parse = |batch: &str| {
+            let command = Db::augment_subcommands(clap::Command::new("db"));
+            let words = ["db", "copy", "--from", "a", "--to", "b", "--batch", batch];
+            command
+                .try_get_matches_from(words)
+                .and_then(|matches| Db::from_arg_matches(&matches))
+        };
+        assert!(parse("1").is_ok());
+        let error = parse("0").expect_err("a refusal").to_string();
+        assert!(error.contains("0 is not in 1.."), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::etag;
 
-/// The body of a request as JSON: 415 when it is something else, 413 past the limit, 422 `missing` when there is none
+/// The body of a request as JSON: 415 when it is something else or compressed, 413 past the limit, 422 `missing` when there is none
 /// and `json_invalid`, with the offset, when it does not parse. What it says is for others to check.
 pub(crate) struct JsonBody(pub(crate) Value);
 
@@ -27,6 +27,13 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         let (parts, body) = request.into_parts();
         if !parts.headers.get(CONTENT_TYPE).is_some_and(is_json) {
             return Err(ApiError::not_json());
+        }
+        let is_plain = |encoding: &HeaderValue| {
+            let encoding = encoding.as_bytes().trim_ascii();
+            encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity")
+        };
+        if !parts.headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
+            return Err(ApiError::encoded());
         }
         let bytes = body.collect().await.map_err(unreadable)?.to_bytes();
         parse(&bytes).map(Self)

@@ -88,6 +88,14 @@ impl ApiError {
         )
     }
 
+    /// 415 too.
+    pub(crate) fn encoded() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "The body has to be plain JSON: send it without content-encoding",
+        )
+    }
+
     /// 422. What was sent is repeated as far as it [may be](told).
     pub(crate) fn invalid(errors: Vec<ValidationError>) -> Self {
         Self {

@@ -91,6 +91,7 @@ pub use call::{
 };
 pub use error::{FieldError, HookError, LoadError, NormalizeError, Report, Span, Stage, UrlError};
 pub use limits::Limits;
+pub use log::reorders_text;
 pub use plugin::Plugin;
 pub use sandbox::Sandbox;
 pub use source::{Files, MAX_FILE, SettingsLookup, Source};

@@ -59,7 +59,7 @@ impl PluginLog {
         }
         self.lines.set(self.lines.get() + 1);
         let cut = &text[..text.len().min(MAX_LINE)];
-        let text = String::from_utf8_lossy(cut);
+        let text = shown(&String::from_utf8_lossy(cut));
         let name = self.name.borrow();
         match level {
             b"error" => tracing::error!(plugin = %name, hook, "{text}"),
@@ -69,9 +69,31 @@ impl PluginLog {
     }
 }
 
+/// Whether a letter changes how the text around it is read: it turns the direction, or ends the line for some viewers.
+pub fn reorders_text(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A plugin's text as the log has it, so that it reads as it was written.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match reorders_text(letter) {
+            true => shown.extend(letter.escape_unicode()),
+            false => shown.push(letter),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_would_be_read_backwards_is_written_out() {
+        assert_eq!(shown("é \u{202e}live\u{2069}"), "é \\u{202e}live\\u{2069}");
+    }
 
     #[tokio::test]
     async fn so_many_lines_a_second_and_the_rest_is_counted() {

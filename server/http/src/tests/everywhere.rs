@@ -68,6 +68,14 @@ async fn every_response_has_an_id_and_every_error_the_envelope() {
             "The body has to be JSON: send content-type: application/json",
         ),
         (
+            "POST",
+            "/api/v2/data_products",
+            &[("content-encoding", "gzip")],
+            Some(json!({})),
+            415,
+            "The body has to be plain JSON: send it without content-encoding",
+        ),
+        (
             "GET",
             "/api/v2/plugins",
             &[evil],

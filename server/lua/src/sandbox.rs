@@ -10,7 +10,7 @@ use crate::plugin::Plugin;
 use crate::positions::{find_incompatibility, place_all};
 use crate::queue::{Refused, Reply, Request, Shared, lock};
 use crate::source::{SettingsLookup, Source};
-use crate::thread::LuaThread;
+use crate::thread::{LuaThread, Pulse};
 use crate::vm::{Facts, Habits};
 use crate::watchdog::{self, Alarm, Seen};
 
@@ -27,6 +27,38 @@ pub(crate) struct Threads {
     pub(crate) alarm: Arc<Alarm>,
     running: Mutex<Vec<Arc<LuaThread>>>,
     next: AtomicUsize,
+    left: LeftBehind,
+}
+
+/// How many threads that do not stop are left behind before the files that hold them are not loaded any more.
+const MAX_LEFT: usize = 8;
+
+/// The threads that were replaced because they did not stop, and which file holds each.
+#[derive(Default)]
+struct LeftBehind(Mutex<Vec<(String, Arc<Pulse>)>>);
+
+impl LeftBehind {
+    fn add(&self, file: &str, pulse: &Arc<Pulse>) {
+        lock(&self.0).push((file.to_owned(), pulse.clone()));
+    }
+
+    /// Why this file may hold no further thread, when there are too many already and some of them are its own.
+    fn refusal(&self, file: &str) -> Option<Report> {
+        let mut left = lock(&self.0);
+        left.retain(|(_, pulse)| !pulse.has_ended());
+        let own = left.iter().filter(|(other, _)| other == file).count();
+        (own > 0 && left.len() >= MAX_LEFT).then(|| {
+            Report::new(
+                Stage::Load,
+                format!(
+                    "expected at most {MAX_LEFT} Lua threads that do not stop, found {}, {own} of them held by earlier versions \
+                     of this file; it is not loaded again until some have stopped, or the server is started again",
+                    left.len()
+                ),
+            )
+            .in_file(file)
+        })
+    }
 }
 
 impl Sandbox {
@@ -47,6 +79,7 @@ impl Sandbox {
             alarm,
             running: Mutex::new(running),
             next: AtomicUsize::new(0),
+            left: LeftBehind::default(),
         });
         if let Err(error) = watchdog::start(&threads) {
             tracing::error!(%error, "the watchdog of the Lua threads could not be started");
@@ -68,6 +101,12 @@ impl Sandbox {
             version: None,
             reports: vec![report],
         })?;
+        if let Some(report) = self.threads.left.refusal(&source.shown(&source.entry)) {
+            return Err(LoadError {
+                version: None,
+                reports: vec![report],
+            });
+        }
         let shared = Shared::new(source.clone(), self.threads.limits.clone());
         // Dropped on the way out when the load fails, and with it everything on the Lua thread.
         let plugin = Plugin::new(shared.clone(), self.threads.clone());
@@ -203,6 +242,7 @@ impl Threads {
             "a plugin holds its Lua thread up; the thread is replaced"
         );
         stuck.stop();
+        self.left.add(&source.shown(&source.entry), &stuck.pulse);
         stuck.pulse.blame(culprit.clone());
         for plugin in stuck.take_plugins() {
             let blamed = Arc::ptr_eq(&plugin, &culprit).then_some((&call, &report));
@@ -222,5 +262,27 @@ impl Drop for Threads {
             }
             thread.stop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_only_so_many_threads() {
+        let left = LeftBehind::default();
+        let pulses: Vec<Arc<Pulse>> = (0..MAX_LEFT)
+            .map(|_| Arc::new(Pulse::new(Arc::new(Alarm::default()))))
+            .collect();
+        for (place, pulse) in pulses.iter().enumerate() {
+            assert!(left.refusal("a.lua").is_none(), "{place}");
+            left.add("a.lua", pulse);
+        }
+        let told = left.refusal("a.lua").expect("a refusal").to_string();
+        assert!(told.contains("found 8, 8 of them"), "{told}");
+        assert!(left.refusal("b.lua").is_none(), "others are loaded");
+        pulses[0].ended();
+        assert!(left.refusal("a.lua").is_none(), "one has stopped");
     }
 }

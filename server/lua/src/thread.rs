@@ -132,7 +132,7 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    fn new(alarm: Arc<Alarm>) -> Pulse {
+    pub(crate) fn new(alarm: Arc<Alarm>) -> Pulse {
         Pulse {
             beats: AtomicU64::new(0),
             who: Mutex::new(None),
@@ -174,7 +174,11 @@ impl Pulse {
         }
     }
 
-    fn ended(&self) {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn ended(&self) {
         self.ended.store(true, Ordering::SeqCst);
         if let Some(shared) = lock(&self.culprit).take() {
             shared.unstick();

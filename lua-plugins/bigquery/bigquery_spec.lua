@@ -88,16 +88,17 @@ describe("a dataset", function()
 
     it("is not empty, and not too long", function()
         expect(errors_of { dataset = "" }):to_equal { { field = "dataset", message = "The dataset can't be empty" } }
-        expect(errors_of { dataset = "sales_orders" .. ("x"):rep(1012) }):to_equal {}
-        expect(errors_of { dataset = "sales_orders" .. ("x"):rep(1013) }):to_equal {
+        expect(errors_of { dataset = "sales_orders_" .. ("x"):rep(1011) }):to_equal {}
+        expect(errors_of { dataset = "sales_orders_" .. ("x"):rep(1012) }):to_equal {
             { field = "dataset", message = "The name of a dataset has at most 1024 characters" },
         }
     end)
 
     it("begins with the namespace, under the default mapping", function()
         expect(errors_of { dataset = "finance" }):to_equal {
-            { field = "dataset", message = "The dataset has to begin with 'sales_orders'" },
+            { field = "dataset", message = "The dataset has to be 'sales_orders', or to begin with 'sales_orders_'" },
         }
+        expect(#errors_of { dataset = "sales_ordersforce" }):to_be(1)
         expect(errors_of({ dataset = "finance" }, "custom")):to_equal {}
     end)
 end)

@@ -139,9 +139,11 @@ return patchbay.plugin {
     -- A data product writes to datasets of its own only.
     validate = function(configuration, context)
         local prefix = as_dataset(context.data_product and context.data_product.namespace or "")
-        if configuration.dataset:sub(1, #prefix) ~= prefix then
-            local message = "The dataset has to begin with '%s'"
-            return { { field = "dataset", message = message:format(prefix) } }
+        local rest = configuration.dataset:sub(#prefix + 1)
+        -- `salesforce` is not a dataset of `sales`.
+        if configuration.dataset:sub(1, #prefix) ~= prefix or not (rest == "" or rest:find "^_") then
+            local message = "The dataset has to be '%s', or to begin with '%s_'"
+            return { { field = "dataset", message = message:format(prefix, prefix) } }
         end
         return {}
     end,

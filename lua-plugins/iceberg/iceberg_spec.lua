@@ -111,8 +111,12 @@ describe("a namespace", function()
         expect(plugin:validate(asset {})):to_equal {}
         expect(plugin:validate(asset { namespace = "sales_eu.orders" })):to_equal {}
         expect(plugin:validate(asset { namespace = "finance" })):to_equal {
-            { field = "namespace", message = "The namespace has to begin with 'sales_eu'" },
+            {
+                field = "namespace",
+                message = "The namespace has to be 'sales_eu', or to begin with 'sales_eu_' or 'sales_eu.'",
+            },
         }
+        expect(#plugin:validate(asset { namespace = "sales_europe" })):to_be(1)
         expect(errors_of { namespace = "finance" }):to_equal {}
     end)
 end)

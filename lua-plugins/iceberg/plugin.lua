@@ -215,9 +215,11 @@ return patchbay.plugin {
     -- A data product writes to namespaces of its own only.
     validate = function(configuration, context)
         local prefix = as_level(context.data_product and context.data_product.namespace or "")
-        if configuration.namespace:sub(1, #prefix) ~= prefix then
-            local message = "The namespace has to begin with '%s'"
-            return { { field = "namespace", message = message:format(prefix) } }
+        local rest = configuration.namespace:sub(#prefix + 1)
+        -- `salesforce` is not a namespace of `sales`.
+        if configuration.namespace:sub(1, #prefix) ~= prefix or not (rest == "" or rest:find "^[._]") then
+            local message = "The namespace has to be '%s', or to begin with '%s_' or '%s.'"
+            return { { field = "namespace", message = message:format(prefix, prefix, prefix) } }
         end
         return {}
     end,

@@ -98,21 +98,6 @@ describe("a topic", function()
         expect(errors_of { topic = "salesforce" }):to_equal(wrong)
         expect(errors_of({ topic = "finance.orders" }, "custom")):to_equal {}
     end)
-
-    it("shares its metrics with no other of the cluster", function()
-        local function validate(topic, cluster)
-            local rows = { { cluster = "events", topic = "sales.orders_eu" } }
-            return plugin:validate({ cluster = cluster, topic = topic }, { configurations = rows })
-        end
-        expect(validate("sales.orders.eu", "events")):to_equal {
-            {
-                field = "topic",
-                message = "The metrics of this topic would be those of 'sales.orders_eu' too: '.' and '_' are one in them",
-            },
-        }
-        expect(validate("sales.orders_eu", "events")):to_equal {}
-        expect(validate("sales.orders.eu", "telemetry")):to_equal {}
-    end)
 end)
 
 it("has a whole number of partitions", function()

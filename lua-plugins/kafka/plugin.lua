@@ -51,12 +51,6 @@ local function as_topic(namespace)
     return text
 end
 
--- Kafka names its metrics after topics, and puts `_` in the place of `.`.
-local function as_metric(topic)
-    local text = topic:gsub("%.", "_")
-    return text
-end
-
 return patchbay.plugin {
     name = "KafkaTopicDataOutput",
     version = "1.0.0",
@@ -167,19 +161,13 @@ return patchbay.plugin {
         return configuration
     end,
 
-    validate = function(configuration, context, db)
+    validate = function(configuration, context)
         local prefix = as_topic(context.data_product and context.data_product.namespace or "")
         local topic = configuration.topic
         local rest = topic:sub(#prefix + 1)
         if topic:sub(1, #prefix) ~= prefix or not (rest == "" or rest:find "^[._%-]") then
             local message = "The topic has to be '%s', or to begin with '%s.'"
             return { { field = "topic", message = message:format(prefix, prefix) } }
-        end
-        for _, other in db:configurations { cluster = configuration.cluster, limit = 1000 } do
-            if other.topic ~= topic and as_metric(other.topic) == as_metric(topic) then
-                local message = "The metrics of this topic would be those of '%s' too: '.' and '_' are one in them"
-                return { { field = "topic", message = message:format(other.topic) } }
-            end
         end
         return {}
     end,

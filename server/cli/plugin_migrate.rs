@@ -215,7 +215,9 @@ fn described(step: &StepPreview) -> String {
     let what = match (step.back, step.baseline, step.expands) {
         (false, true, _) => "only recorded: the table is made from newer fields",
         (true, true, _) => "only forgotten: it did not run",
-        (false, false, true) => "expanding: a server of the version before goes on beside it",
+        (false, false, true) => {
+            "expanding: a server of the version before goes on reading beside it"
+        }
         (false, false, false) => "destructive: it does more than add",
         (true, false, true) => "taken back, expanding",
         (true, false, false) => "taken back, destructive: it does more than add",

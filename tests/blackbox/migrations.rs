@@ -371,7 +371,7 @@ async fn the_sql_of_a_way_is_shown_for_both_databases() {
         until_state(&server, "pending_migration").await;
         let up = server.run(&["plugin", "migrate", "LakeDataOutput", "--sql"]).well();
         for line in [
-            "-- SQLite: 0003_days (migrations/0003_days.lua), expanding: a server of the version before goes on beside it",
+            "-- SQLite: 0003_days (migrations/0003_days.lua), expanding: a server of the version before goes on reading beside it",
             "ADD COLUMN \"days\" integer CHECK",
             "-- SQLite: 0004_narrow (migrations/0004_narrow.lua), destructive: it does more than add",
             "CREATE TABLE \"patchbay rebuild\"",

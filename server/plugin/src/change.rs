@@ -182,8 +182,14 @@ pub fn next_version(before: &str, level: Level) -> Option<Version> {
     })
 }
 
-/// Why a version number promises less than its changes make; none when it keeps its word.
+/// Why a version number promises less than its changes make; none when it keeps its word, and when it goes back to an older
+/// version, which promises nothing about what came later.
 pub fn broken_promise(before: &Definition, now: &Definition, changes: &[Change]) -> Option<String> {
+    if let (Some(before), Some(now)) = (lenient(&before.version), lenient(&now.version))
+        && now < before
+    {
+        return None;
+    }
     let level = changes.iter().map(|change| change.level).max()?;
     let gravest = changes.iter().find(|change| change.level == level)?;
     let promised = promise(&before.version, &now.version);
@@ -562,5 +568,9 @@ mod tests {
         let honest = plugin("2.0.0", Vec::new());
         assert_eq!(broken_promise(&before, &honest, &found), None);
         assert_eq!(broken_promise(&before, &before, &[]), None);
+        // Who goes back takes back what came later.
+        let back = changes(&now, &before);
+        assert!(!back.is_empty());
+        assert_eq!(broken_promise(&now, &before, &back), None);
     }
 }

@@ -176,7 +176,7 @@ impl Packages {
         let staging = Staging::new(self)?;
         lock.remove(&locked.name);
         self.write(&lock, &staging)?;
-        // A server has what it serves in memory, and what is left lying is swept by the next change.
+        // A server has what it serves in memory, and what is left lying is listed nowhere and loaded by nobody.
         if self.check_own_folder(&locked.name).is_ok() {
             let _ = fs::remove_dir_all(self.folder.join(locked.name.as_str()));
         }

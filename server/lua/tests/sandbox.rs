@@ -494,14 +494,15 @@ async fn beside(sandbox: &Sandbox, body: &str) -> usize {
 #[tokio::test]
 async fn a_hook_that_hands_over_costs_its_neighbour_a_few_slices() {
     let ended = beside(&Sandbox::new(short()), "while true do end").await;
-    // A call takes forty slices.
-    assert!(ended <= 1, "{ended} calls ended first");
+    // A call takes forty slices; those that ended just before are counted just after.
+    assert!(ended <= 4, "{ended} calls ended first");
 }
 
 #[tokio::test]
 async fn a_hook_that_hands_nothing_over_costs_its_neighbour_one_call() {
     let body = "coroutine.wrap(function() while true do end end)()";
     let ended = beside(&Sandbox::new(short()), body).await;
-    // The one that runs when it is asked, and one that ended just before and is counted just after.
-    assert!(ended <= 2, "{ended} calls ended first");
+    // The one that runs when it is asked, and some that ended just before and are counted just after: answers are sent a few
+    // at a time. If calls took no turns, it would be all forty.
+    assert!(ended <= 8, "{ended} calls ended first");
 }

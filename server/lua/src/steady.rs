@@ -64,6 +64,9 @@ pub(crate) fn prove_steady(lua: &Lua, reach: &Function, opened: &Opened) -> Resu
     let nothing = lua.create_table().map_err(|error| error.to_string())?;
     let api = reached(&lua.globals(), &nothing)?;
     let own = reached(&opened.definition, &opened.modules)?;
+    // In the middle of collecting, what is garbage may still be there and refer to what is freed already. A dump follows
+    // such references: so there must be none.
+    lua.gc_collect().map_err(|error| error.to_string())?;
     let dump = lua.heap_dump().map_err(|error| error.to_string())?;
     let dump: Dump<'_> = serde_json::from_str(dump.to_json()).map_err(|error| error.to_string())?;
     let root = address(&Value::Table(opened.definition.clone()));

@@ -94,7 +94,9 @@ impl Vm {
         };
         Ok(RawForm {
             elements: answer
-                .map(|answer| read(|reader| Some(reader.term(&answer, &Trail::ROOT))))
+                .map(|answer| {
+                    self.unlimited(|| read(|reader| Some(reader.term(&answer, &Trail::ROOT))))
+                })
                 .transpose()?,
             reads: running.reads.get(),
         })
@@ -109,16 +111,18 @@ impl Vm {
         context: &HookContext,
     ) -> Result<Result<Normalised, Vec<FieldError>>, Failure> {
         let arguments = self.guard(running, || {
-            self.hook_arguments(running, facts, values, context)
+            self.hook_arguments(running, facts, facts.arity.normalize, values, context)
         })?;
         let (answer, errors) = self.call(running, "normalize", arguments).await?;
-        if let Value::Table(table) = &answer
-            && same_entries(table, values)
-        {
-            return Ok(Ok(Normalised::Same));
-        }
-        configuration_or_errors(&answer, &errors, values, facts)
-            .map(|answered| answered.map(Normalised::To))
+        self.unlimited(|| {
+            if let Value::Table(table) = &answer
+                && same_entries(table, values)
+            {
+                return Ok(Ok(Normalised::Same));
+            }
+            configuration_or_errors(&answer, &errors, values, facts)
+                .map(|answered| answered.map(Normalised::To))
+        })
     }
 
     /// `upgrade(configuration, from_version)`
@@ -134,7 +138,7 @@ impl Vm {
             Ok((self.configuration(values)?, version))
         })?;
         let (answer, errors) = self.call(running, "upgrade", arguments).await?;
-        configuration_or_errors(&answer, &errors, values, facts)
+        self.unlimited(|| configuration_or_errors(&answer, &errors, values, facts))
     }
 
     /// `validate(configuration, context, db)`
@@ -146,10 +150,10 @@ impl Vm {
         context: &HookContext,
     ) -> Result<Vec<FieldError>, Failure> {
         let arguments = self.guard(running, || {
-            self.hook_arguments(running, facts, values, context)
+            self.hook_arguments(running, facts, facts.arity.validate, values, context)
         })?;
         let (answer, _) = self.call(running, "validate", arguments).await?;
-        field_errors(&answer, facts)
+        self.unlimited(|| field_errors(&answer, facts))
     }
 
     /// `render(configuration, filled, context)`
@@ -165,7 +169,7 @@ impl Vm {
             Ok((values, filled, self.context(&call.context, facts)?))
         })?;
         let (answer, _) = self.call(running, "render", arguments).await?;
-        text(&answer, "the finished text")
+        self.unlimited(|| text(&answer, "the finished text"))
     }
 
     /// `url(context, db)`
@@ -206,26 +210,34 @@ impl Vm {
         Err(nonsense(EXPECTED, &format!("nil and {found}")))
     }
 
+    /// Configuration, context and `db`, as many of them as the hook takes.
     fn hook_arguments(
         &self,
         running: &Rc<Running>,
         facts: &Facts,
+        arity: usize,
         values: &Map,
         context: &HookContext,
     ) -> mlua::Result<(Value, Value, Value)> {
-        Ok((
-            self.configuration(values)?,
-            self.context(context, facts)?,
-            self.db(running, facts)?,
-        ))
+        let context = match arity {
+            0 | 1 => Value::Nil,
+            _ => self.context(context, facts)?,
+        };
+        let db = match arity {
+            0..=2 => Value::Nil,
+            _ => self.db(running, facts)?,
+        };
+        Ok((self.configuration(values)?, context, db))
     }
 
+    /// Builds what a call is given.
     fn guard<T>(
         &self,
         running: &Running,
         build: impl FnOnce() -> mlua::Result<T>,
     ) -> Result<T, Stop> {
-        build().map_err(|error| Stop::of(error, running))
+        self.unlimited(build)
+            .map_err(|error| Stop::of(error, running))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::running::{Over, Running};
 use crate::source::{MAX_FILE, Source};
 use crate::spec::SpecHost;
 use crate::values::{AnswerReader, Trail, kind};
-use crate::vm::{Stop, Vm};
+use crate::vm::{HookArity, Stop, Vm};
 
 /// What loading found.
 pub(crate) struct Loaded {
@@ -27,6 +27,7 @@ pub(crate) struct Loaded {
     pub(crate) libs: BTreeSet<String>,
     /// Whether the files' top level took less than a slice.
     pub(crate) quick: bool,
+    pub(crate) arity: HookArity,
 }
 
 /// What loading found to be wrong.
@@ -138,6 +139,7 @@ async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Load
         mistakes,
     };
     let inline = inline_of(definition);
+    let arity = HookArity::of(definition);
     let found = read_migrations(vm, running, source, inline).await?;
     let mut mistakes = found.mistakes;
     let mut reader = AnswerReader::default();
@@ -153,6 +155,7 @@ async fn read(vm: &Vm, running: &Running, source: &Source) -> Result<Result<Load
             definition: Arc::new(definition),
             libs: vm.modules.libs(),
             quick,
+            arity,
         }),
         Ok(_) => Err(failed(mistakes)),
         Err(more) => {

@@ -159,6 +159,7 @@ impl Sandbox {
                 definition,
                 settings,
                 files: Habits::new(loaded.quick),
+                arity: loaded.arity,
             },
             loaded.libs,
         );

@@ -595,13 +595,21 @@ fn same(value: &Value, original: &Json) -> bool {
 
 /// Whether a table is what these entries become in Lua.
 pub(crate) fn same_entries(table: &Table, entries: &Map) -> bool {
-    let present = entries.values().filter(|value| !value.is_null()).count();
-    count(table, present)
-        && entries.iter().all(|(key, item)| {
-            table
-                .raw_get::<Value>(key.as_str())
-                .is_ok_and(|value| same(&value, item))
-        })
+    let mut left = entries.values().filter(|value| !value.is_null()).count();
+    let walked = table.for_each(|key: Value, value: Value| {
+        let original = match &key {
+            Value::String(key) => std::str::from_utf8(&key.as_bytes())
+                .ok()
+                .and_then(|key| entries.get(key)),
+            _ => None,
+        };
+        match original {
+            Some(original) if left > 0 && same(&value, original) => left -= 1,
+            _ => return Err(mlua::Error::StackError),
+        }
+        Ok(())
+    });
+    walked.is_ok() && left == 0
 }
 
 /// Whether a table has exactly this many entries.

@@ -32,6 +32,32 @@ pub(crate) struct Facts {
     pub(crate) settings: Map,
     /// What its files are known to do when they are run.
     pub(crate) files: Arc<Habits>,
+    /// What its hooks take.
+    pub(crate) arity: HookArity,
+}
+
+/// How many arguments the hooks that everything stored passes through can see. What a hook does not take is not made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HookArity {
+    pub(crate) normalize: usize,
+    pub(crate) validate: usize,
+}
+
+impl HookArity {
+    /// Of the hooks in a definition.
+    pub(crate) fn of(definition: &Table) -> HookArity {
+        let arity = |hook: &str| match definition.raw_get(hook) {
+            Ok(Value::Function(function)) => match function.info() {
+                info if info.is_vararg => usize::MAX,
+                info => info.num_params.into(),
+            },
+            _ => 0,
+        };
+        HookArity {
+            normalize: arity("normalize"),
+            validate: arity("validate"),
+        }
+    }
 }
 
 /// What the files of a plugin are known to do when they are run. The same for all VMs of one version, because they are the
@@ -330,6 +356,18 @@ impl Vm {
             .await?;
         self.keep(thread);
         Ok(values)
+    }
+
+    /// Does the host's own work on values, which is bounded by itself, without the limit of memory. While there is one,
+    /// mlua makes a protected call of each value that it pushes, which costs several times what pushing it does.
+    pub(crate) fn unlimited<T>(&self, work: impl FnOnce() -> T) -> T {
+        let limit = self.lua.set_memory_limit(0);
+        let done = work();
+        if let Ok(limit) = limit {
+            // It was possible just now.
+            let _ = self.lua.set_memory_limit(limit);
+        }
+        done
     }
 
     /// The `db` of one call.

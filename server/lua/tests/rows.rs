@@ -241,3 +241,36 @@ async fn a_call_ends_when_its_time_is_up_and_others_have_their_turn() {
     assert!(!long.is_finished(), "the rows are judged for seconds");
     long.abort();
 }
+
+#[tokio::test]
+async fn a_hook_is_given_what_it_takes_however_it_says_so() {
+    for (takes, sees) in [
+        ("configuration", "1"),
+        ("configuration, context", "2"),
+        ("configuration, context, db", "3"),
+        ("configuration, context, db, more", "3"),
+        ("...", "3"),
+        ("configuration, ...", "3"),
+    ] {
+        let sandbox = Sandbox::new(short());
+        let arguments = match takes {
+            "..." => "local list = { ... }",
+            "configuration, ..." => "local list = { configuration, ... }",
+            "configuration" => "local list = { configuration }",
+            "configuration, context" => "local list = { configuration, context }",
+            _ => "local list = { configuration, context, db }",
+        };
+        let hooks = format!("validate = function({takes}) {arguments} return tostring(#list) end,");
+        let plugin = load(&sandbox, single(&with_hooks(&hooks)))
+            .await
+            .expect("a plugin");
+        let rows = (0..100).map(|_| row("a", "s", None)).collect();
+        let answers = judge(&plugin, rows, LONG).await;
+        let wanted = format!("rejected: {sees}");
+        assert!(
+            words(&answers).iter().all(|word| *word == wanted),
+            "{takes}: {:?}",
+            words(&answers)
+        );
+    }
+}

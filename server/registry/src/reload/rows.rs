@@ -4,9 +4,11 @@
 //! that what was looked at when the time is up is spread over all of them.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, TryStreamExt, stream};
 use patchbay_lua::{FieldError, HookError, Plugin, RowCall, RowsCall, Unadmitted};
 use patchbay_plugin::Map;
 use patchbay_plugin::change::is_older;
@@ -25,6 +27,8 @@ use crate::wire::{RefusedRow, RowCheck};
 const CHUNKS: [usize; 3] = [8, 64, 512];
 /// How many runs the rows are parted into at most.
 const PARTS: u64 = 64;
+/// How many chunks are on their way at once: one with the plugin, and one that is made ready for it.
+const IN_FLIGHT: usize = 2;
 /// How many refused rows are listed.
 const SHOWN: usize = 20;
 /// How many rows one version carries over at most: they are written in one transaction.
@@ -92,6 +96,9 @@ struct Found {
     carried: Carried,
 }
 
+/// What became of the rows of a chunk: for those that there was time for, as [`Plugin::judge_rows`] has it.
+type JudgedChunk = Vec<(OwnRow, Option<Result<Option<Map>, Unadmitted>>)>;
+
 /// The runs of ids that are left, in turn.
 struct Runs(VecDeque<Run>);
 
@@ -150,21 +157,18 @@ impl RowChecker<'_> {
         let until = Instant::now() + time;
         let parts = (rows.total / CHUNKS[0] as u64).clamp(1, PARTS);
         let marks = self.store.own_row_marks(&rows, parts).await?;
-        let mut runs = Runs::new(&marks);
         let mut found = Found::default();
-        let mut chunk = self.next(&rows, &mut runs).await?;
-        while let Some(read) = chunk {
-            let (judged, next) = tokio::join!(
-                self.judge(&rows, read, until, &mut found),
-                self.next(&rows, &mut runs)
-            );
-            judged?;
-            chunk = next?;
+        let mut judged = pin!(self.judged(&rows, Runs::new(&marks), until));
+        let is_done = loop {
+            let Some(judged) = judged.try_next().await? else {
+                break true;
+            };
+            self.count(&rows, judged, until, &mut found).await?;
             if Instant::now() >= until {
-                break;
+                break false;
             }
-        }
-        if self.upgrades() && chunk.is_some() {
+        };
+        if self.upgrades() && !is_done {
             return Err(CheckError::TooMuch(format!(
                 "carrying the rows over with `upgrade` took longer than {} s, in which {} of {} were done; make it \
                  faster, or write a migration with m:update(…)",
@@ -194,9 +198,10 @@ impl RowChecker<'_> {
             ..Found::default()
         };
         let until = Instant::now() + CARRY_TIME;
-        let judged = self.judge(&rows, read, until, &mut found).await;
+        let judged = self.judge(&rows, read, until).await;
+        let counted = self.count(&rows, judged, until, &mut found).await;
         *carried = std::mem::take(&mut found.carried);
-        judged?;
+        counted?;
         Ok(found.into_checked(rows.total).refused)
     }
 
@@ -226,14 +231,23 @@ impl RowChecker<'_> {
         Ok(None)
     }
 
-    /// Judges one chunk.
-    async fn judge(
+    /// Chunk after chunk, judged. While one is with the plugin, the next is read and made ready for it.
+    fn judged(
         &self,
         rows: &OwnRows,
-        mut chunk: Vec<OwnRow>,
+        runs: Runs,
         until: Instant,
-        found: &mut Found,
-    ) -> Result<(), CheckError> {
+    ) -> impl Stream<Item = Result<JudgedChunk, StoreError>> {
+        let read = stream::try_unfold(runs, async move |mut runs| {
+            let chunk = self.next(rows, &mut runs).await?;
+            Ok(chunk.map(|chunk| (chunk, runs)))
+        });
+        read.map_ok(move |chunk| async move { Ok(self.judge(rows, chunk, until).await) })
+            .try_buffered(IN_FLIGHT)
+    }
+
+    /// Judges one chunk.
+    async fn judge(&self, rows: &OwnRows, mut chunk: Vec<OwnRow>, until: Instant) -> JudgedChunk {
         let definition = self.definition();
         let (table, steps) = (definition.table.as_ref(), !self.plan.leaves_rows());
         let calls = chunk
@@ -252,18 +266,30 @@ impl RowChecker<'_> {
             })
             .collect();
         let answers = self.ask(self.plugin, rows, calls, until).await;
+        chunk.into_iter().zip(answers).collect()
+    }
+
+    /// Notes what became of a chunk.
+    async fn count(
+        &self,
+        rows: &OwnRows,
+        judged: JudgedChunk,
+        until: Instant,
+        found: &mut Found,
+    ) -> Result<(), CheckError> {
+        let definition = self.definition();
         let mut refused: Vec<RefusedRow> = Vec::new();
-        for (row, answer) in chunk.iter().zip(answers) {
+        for (row, answer) in judged {
             let Some(answer) = answer else { continue };
             found.checked += 1;
             let other_version = self.upgrades() && *row.plugin_version != *definition.version;
             match answer {
-                Ok(Some(values)) => found.carried.carry(row, values, &definition.version),
-                Ok(None) if other_version => found.carried.keep(row),
+                Ok(Some(values)) => found.carried.carry(&row, values, &definition.version),
+                Ok(None) if other_version => found.carried.keep(&row),
                 Ok(None) => {}
                 Err(unadmitted) => {
                     if other_version {
-                        found.carried.keep(row);
+                        found.carried.keep(&row);
                     }
                     refused.push(refused_row(row.id, unadmitted)?);
                 }

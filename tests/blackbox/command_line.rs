@@ -514,6 +514,21 @@ fn a_new_plugin_passes_as_it_is_written() {
     ];
     let said = run(&folder, &words).well();
     assert!(said.contains("lua-plugins/lake is there"), "{said}");
+    // What it names next can be run as it stands there.
+    for (verb, says) in [
+        (
+            &["check", "--deny-warnings"][..],
+            "1 plugin checked, 0 failed",
+        ),
+        (&["test"], "2 passed, 0 failed"),
+    ] {
+        let next = format!("patchbay plugin {} lua-plugins/lake", verb[0]);
+        assert!(said.contains(&next), "{said}");
+        let words = [&["plugin"], verb, &["lua-plugins/lake"]].concat();
+        let passed = run(&folder, &words).well();
+        assert!(passed.contains(says), "{passed}");
+        assert!(!passed.contains("warning"), "{passed}");
+    }
     let checked = run(&folder, &["plugin", "check"]).well();
     assert!(
         checked.contains("found   LakeDataOutput  version 0.1.0  from lua-plugins/lake"),
@@ -524,6 +539,20 @@ fn a_new_plugin_passes_as_it_is_written() {
             .read("lua-plugins/lake/lake-logo.svg")
             .contains("<svg")
     );
+    // The same works outside of the plugin paths.
+    let aside = [&words[..], &["--in", "aside"]].concat();
+    let said = run(&folder, &aside).well();
+    assert!(
+        said.contains("aside is no plugin path")
+            && said.contains("patchbay plugin check aside/lake"),
+        "{said}"
+    );
+    run(
+        &folder,
+        &["plugin", "check", "--deny-warnings", "aside/lake"],
+    )
+    .well();
+    run(&folder, &["plugin", "test", "aside/lake"]).well();
     let again = run(&folder, &words).badly();
     assert!(
         again.contains("there is a plugin in lua-plugins/lake already"),

@@ -67,7 +67,7 @@ pub(super) struct New {
     /// The words of its id, as in 0002_SLUG; made from what it does when left out
     #[arg(long = "name", value_name = "SLUG")]
     slug: Option<String>,
-    /// Write a migration that does nothing yet when there is no difference, such as for m:update
+    /// Write one although there is no difference, such as for m:update; it does not load before you write what it does
     #[arg(long)]
     empty: bool,
 }
@@ -242,8 +242,8 @@ impl New {
         store.close().await;
         let Some(written) = written.map_err(|error| anyhow!("{error}"))? else {
             bail!(
-                "the table of {} fits its fields, so there is nothing to write; --empty writes a migration that does \
-                 nothing yet",
+                "the table of {} fits its fields, so there is nothing to write; --empty writes a migration for \
+                 you to fill in",
                 self.name
             );
         };

@@ -660,6 +660,32 @@ async fn a_migration_is_written_from_what_the_table_lacks() {
             ])
             .well();
         assert!(said.contains("0003_mend_labels.lua"), "{said}");
+        // A running server does not take it for a step that does nothing, which could not be written any more.
+        let waiting = server
+            .until(DETAILS, 200, |details| details["state"] == "degraded")
+            .await;
+        let message = waiting["last_error"]["message"]
+            .as_str()
+            .expect("a message");
+        assert!(
+            message.contains("0003_mend_labels.lua:5: write what the step does"),
+            "{message}"
+        );
+        let file = "lua-plugins/lake/migrations/0003_mend_labels.lua";
+        let empty = folder.read(file);
+        let line = empty
+            .lines()
+            .find(|line| line.contains("error "))
+            .expect("the line to replace");
+        let update = format!("m:update(\"{TABLE}\", {{ set = {{ folder = \"mended\" }} }})");
+        folder.write_by_rename(file, empty.replace(line.trim(), &update));
+        until_state(&server, "pending_migration").await;
+        server.run(&["plugin", "migrate", "LakeDataOutput"]).well();
+        until_state(&server, "active").await;
+        assert_eq!(
+            values(&server, &id).await,
+            json!({ "folder": "mended", "labels": [] })
+        );
         let complaint = server
             .run(&[
                 "plugin",

@@ -299,6 +299,12 @@ impl NextStep {
         };
         line(&mut text, depth, "up = function(m)");
         if self.up.is_empty() {
+            // A server that watches the folder would run an empty step at once, and then it could not be written any more.
+            line(
+                &mut text,
+                depth + 1,
+                "error \"write what the step does in the place of this line\"",
+            );
             line(
                 &mut text,
                 depth + 1,

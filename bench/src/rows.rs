@@ -14,7 +14,7 @@ use crate::Plan;
 use crate::pages::{Postgres, Sqlite, Words, fill};
 use crate::report::{Report, median};
 use crate::server::Running;
-use crate::shared::{cluster, execute, serve, texts};
+use crate::shared::{cluster, execute, texts};
 use crate::wire::{Connection, get, post};
 
 const TARGET: f64 = 50_000.0;
@@ -89,8 +89,9 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
         let folder = folder.path().join(format!("p-{own}"));
         std::fs::create_dir_all(&folder)?;
         let file = copy_plugin(own, &folder)?;
-        // Its settings are those of the other servers, and the database.
-        let server = serve(plan, &folder, &url)?;
+        let mut all = settings(name).to_vec();
+        all.push(("PATCHBAY_DATABASE_URL", url.as_str()));
+        let server = plan.program.serve(&folder, &all)?;
         let (id, table) = first_row(runtime, server.address, plugin)?;
         server.stop()?;
         let columns = texts(
@@ -106,8 +107,6 @@ pub(crate) fn run(plan: &Plan, runtime: &Runtime, report: &mut Report) -> Result
             &many(&Postgres, plugin, &table, &id, &columns),
         )?;
         execute(runtime, &url, "VACUUM ANALYZE")?;
-        let mut all = settings(name).to_vec();
-        all.push(("PATCHBAY_DATABASE_URL", url.as_str()));
         let server = plan.program.serve(&folder, &all)?;
         measure(
             plan, runtime, report, &server, &folder, &file, name, "Postgres",

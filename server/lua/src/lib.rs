@@ -83,7 +83,7 @@ mod values;
 mod vm;
 mod watchdog;
 
-pub use admission::Unadmitted;
+pub use admission::{Filling, Incoming, Unadmitted, Unrendered};
 pub use api::{API, Entry, Part, RECORDS, Record, Shape};
 pub use call::{
     CatalogueReader, ConfigurationFilter, Form, HookCall, HookContext, Reads, RenderCall, RowCall,

@@ -33,8 +33,8 @@ struct Inner {
     shared: Arc<Shared>,
     libs: OnceLock<BTreeSet<String>>,
     places: Places,
-    /// Keeps the Lua threads running.
-    _threads: Arc<Threads>,
+    /// Kept running, too.
+    threads: Arc<Threads>,
 }
 
 impl Drop for Inner {
@@ -50,7 +50,7 @@ impl Plugin {
                 shared,
                 libs: OnceLock::new(),
                 places: Places::default(),
-                _threads: threads,
+                threads,
             }),
         }
     }
@@ -95,7 +95,7 @@ impl Plugin {
                 reads: Reads::default(),
             });
         }
-        match self.inner.shared.ask(Request::Form(reader)).await {
+        match self.ask(Request::Form(reader)).await {
             Reply::Form(form) => match form.read(&self.definition().fields) {
                 Ok(form) => Ok(form),
                 Err(mistakes) => Err(self.nonsense("ui_metadata", mistakes).await),
@@ -109,7 +109,7 @@ impl Plugin {
     pub async fn unexplained(&self, reader: Arc<dyn CatalogueReader>) -> Vec<Report> {
         let (definition, source) = (self.definition(), &self.inner.shared.source);
         let mut reports = if definition.hooks.ui_metadata {
-            match self.inner.shared.ask(Request::Form(reader)).await {
+            match self.ask(Request::Form(reader)).await {
                 Reply::Form(form) => {
                     let mistakes = form.unexplained(&definition.fields);
                     place_answer("ui_metadata", mistakes, source, &self.inner.places).await
@@ -162,7 +162,7 @@ impl Plugin {
         if !self.definition().hooks.normalize {
             return Ok(call.values);
         }
-        match self.inner.shared.ask(Request::Normalize(call)).await {
+        match self.ask(Request::Normalize(call)).await {
             Reply::Normalized(Ok(values)) => Ok(values),
             Reply::Normalized(Err(errors)) => Err(NormalizeError::Rejected(errors)),
             other => Err(self.refusal("normalize", other).await.into()),
@@ -177,7 +177,7 @@ impl Plugin {
         if !self.definition().hooks.validate {
             return Ok(Vec::new());
         }
-        match self.inner.shared.ask(Request::Validate(call)).await {
+        match self.ask(Request::Validate(call)).await {
             Reply::Validated(errors) => Ok(errors),
             other => Err(self.refusal("validate", other).await),
         }
@@ -193,7 +193,7 @@ impl Plugin {
         if wanted == 0 {
             return Vec::new();
         }
-        match self.inner.shared.ask(Request::Render(calls)).await {
+        match self.ask(Request::Render(calls)).await {
             Reply::Rendered(rendered) => {
                 let mut answers = Vec::with_capacity(rendered.len());
                 for one in rendered {
@@ -247,7 +247,7 @@ impl Plugin {
         if asked.is_empty() {
             return answers;
         }
-        match self.inner.shared.ask(Request::Rows(call)).await {
+        match self.ask(Request::Rows(call)).await {
             Reply::Judged(judged) => {
                 for (place, judged) in asked.into_iter().zip(judged) {
                     answers[place] = Some(match judged {
@@ -275,12 +275,17 @@ impl Plugin {
         if !self.definition().hooks.url {
             return Err(UrlError::Missing);
         }
-        match self.inner.shared.ask(Request::Url(call)).await {
+        match self.ask(Request::Url(call)).await {
             Reply::Link(Link::To(url)) => Ok(url),
             Reply::Link(Link::NotFound(message)) => Err(UrlError::NotFound(message)),
             Reply::Link(Link::BadRequest(message)) => Err(UrlError::BadRequest(message)),
             other => Err(self.refusal("url", other).await.into()),
         }
+    }
+
+    async fn ask(&self, request: Request) -> Reply {
+        self.inner.threads.count_hook_calls(request.hook_calls());
+        self.inner.shared.ask(request).await
     }
 
     async fn refusal(&self, hook: &'static str, reply: Reply) -> HookError {

@@ -48,6 +48,16 @@ impl Request {
             Request::Url(_) => Some("url"),
         }
     }
+
+    /// How many hooks it calls, as far as that is known before.
+    pub(crate) fn hook_calls(&self) -> usize {
+        match self {
+            Request::Load | Request::Spec(_) => 0,
+            Request::Render(calls) => calls.len(),
+            Request::Rows(call) => call.rows.len(),
+            Request::Form(_) | Request::Normalize(_) | Request::Validate(_) | Request::Url(_) => 1,
+        }
+    }
 }
 
 /// Why a call has no answer. Mistakes still lack their lines.

@@ -11,11 +11,10 @@ use std::task::Poll;
 use std::time::Instant;
 
 use patchbay_plugin::Map;
-use patchbay_plugin::configuration::TechnicalMapping;
 use patchbay_plugin::field::parse_values;
 use patchbay_plugin::validation::Loc;
 
-use crate::admission::Unadmitted;
+use crate::admission::{Unadmitted, has_rules};
 use crate::call::{HookContext, RowCall, RowsCall};
 use crate::clock;
 use crate::error::HookError;
@@ -127,16 +126,19 @@ impl Judge<'_> {
         let definition = &self.facts.definition;
         let (fields, hooks) = (&definition.fields, definition.hooks);
         let slip = |errors| Halt::Not(NotJudged::Refused(Unadmitted::Slip(errors)));
-        let rejected = |errors| Halt::Not(NotJudged::Refused(Unadmitted::Rejected(errors)));
+        let rejected = |errors, values: &Map| {
+            let values = values.clone();
+            Halt::Not(NotJudged::Refused(Unadmitted::Rejected { errors, values }))
+        };
         let mut changed: Option<Map> = None;
         if let Some(version) = &row.from_version {
             let running = self.vm.begin(Some("upgrade"), None);
             let upgrade = self.vm.upgrade(&running, self.facts, &row.values, version);
-            let upgraded = self.hook(&running, upgrade).await?.map_err(rejected)?;
+            let upgraded = self.hook(&running, upgrade).await?;
+            let upgraded = upgraded.map_err(|errors| rejected(errors, &row.values))?;
             changed = Some(parse_values(fields, &upgraded, &Loc::new()).map_err(slip)?);
         }
-        let asks = row.technical_mapping == TechnicalMapping::Default && hooks.validate;
-        if !hooks.normalize && !asks {
+        if !hooks.normalize && !hooks.validate {
             return Ok(changed);
         }
         let context = self.context_of(row);
@@ -146,14 +148,15 @@ impl Judge<'_> {
                 .vm
                 .begin(Some("normalize"), Some(self.wanted.reader.clone()));
             let normalize = self.vm.normalize(&running, self.facts, values, &context);
-            match self.hook(&running, normalize).await?.map_err(rejected)? {
-                Normalised::Same => {}
-                Normalised::To(values) => {
+            match self.hook(&running, normalize).await? {
+                Err(errors) => return Err(rejected(errors, values)),
+                Ok(Normalised::Same) => {}
+                Ok(Normalised::To(values)) => {
                     changed = Some(parse_values(fields, &values, &Loc::new()).map_err(slip)?);
                 }
             }
         }
-        if asks {
+        if has_rules(definition, &context) {
             let values = changed.as_ref().unwrap_or(&row.values);
             let running = self
                 .vm
@@ -161,7 +164,7 @@ impl Judge<'_> {
             let validate = self.vm.validate(&running, self.facts, values, &context);
             let errors = self.hook(&running, validate).await?;
             if !errors.is_empty() {
-                return Err(rejected(errors));
+                return Err(rejected(errors, values));
             }
         }
         self.context = Some(context);

@@ -1,6 +1,6 @@
 //! The sandbox: the Lua threads, and loading plugins onto them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{LoadError, Report, Stage};
@@ -28,6 +28,7 @@ pub(crate) struct Threads {
     running: Mutex<Vec<Arc<LuaThread>>>,
     next: AtomicUsize,
     left: LeftBehind,
+    hook_calls: AtomicU64,
 }
 
 /// How many threads that do not stop are left behind before the files that hold them are not loaded any more.
@@ -80,11 +81,17 @@ impl Sandbox {
             running: Mutex::new(running),
             next: AtomicUsize::new(0),
             left: LeftBehind::default(),
+            hook_calls: AtomicU64::new(0),
         });
         if let Err(error) = watchdog::start(&threads) {
             tracing::error!(%error, "the watchdog of the Lua threads could not be started");
         }
         Sandbox { threads }
+    }
+
+    /// How often hooks were called since it began. Stored rows that are judged count once each.
+    pub fn hook_calls(&self) -> u64 {
+        self.threads.hook_calls.load(Ordering::Relaxed)
     }
 
     /// Loads a plugin: runs its files, checks its definition, its written migrations and the operator's settings.
@@ -188,6 +195,10 @@ async fn place(failed: Failed, source: &Arc<Source>) -> LoadError {
 }
 
 impl Threads {
+    pub(crate) fn count_hook_calls(&self, calls: usize) {
+        self.hook_calls.fetch_add(calls as u64, Ordering::Relaxed);
+    }
+
     /// Gives a plugin a thread to live on; false when there is none.
     pub(crate) fn host(&self, shared: &Arc<Shared>) -> bool {
         let thread = {

@@ -52,7 +52,9 @@ fn words(answers: &Answers) -> Vec<String> {
             Some(Ok(Some(values))) => serde_json::to_string(values).expect("JSON"),
             Some(Err(Unadmitted::Invalid(errors))) => format!("invalid: {}", errors[0].msg),
             Some(Err(Unadmitted::Slip(errors))) => format!("slip: {}", errors[0].msg),
-            Some(Err(Unadmitted::Rejected(errors))) => format!("rejected: {}", errors[0].message),
+            Some(Err(Unadmitted::Rejected { errors, .. })) => {
+                format!("rejected: {}", errors[0].message)
+            }
             Some(Err(Unadmitted::Hook(HookError::Raised(report)))) => {
                 format!("raised: {}: {}", report.hook.unwrap_or("?"), report.message)
             }

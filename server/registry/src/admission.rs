@@ -1,17 +1,15 @@
-//! What a client sent, brought into the form in which it is stored.
-//!
-//! Types first, in plain Rust; then `normalize`, whose result is checked again; then `validate`, for the mapping
-//! `default` only. All mistakes of one step come at once. A dry run goes the same way and stores nothing.
+//! The body of a write, up to what is stored: its own fields here, the configuration in it by the plugin, as
+//! [`patchbay_lua::Plugin::admit`] has it. A dry run goes the same way and stores nothing.
 
 use std::sync::Arc;
 
-use patchbay_lua::{FieldError, HookCall, HookContext, NormalizeError};
+use patchbay_lua::{CatalogueReader, FieldError, HookContext, Incoming, Unadmitted};
 use patchbay_plugin::Map;
 use patchbay_plugin::body::{BodyReader, checked};
 use patchbay_plugin::catalogue::Catalogue;
 use patchbay_plugin::configuration::{ConfigurationDraft, DataProduct, TechnicalMapping};
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::field::{MAX_INPUTS, parse_values};
+use patchbay_plugin::field::MAX_INPUTS;
 use patchbay_plugin::platform::PluginState;
 use patchbay_plugin::validation::{Loc, LocStep, ValidationError, at, told};
 use serde_json::Value;
@@ -307,7 +305,7 @@ impl Registry {
         };
         let loc = configuration_loc(&tag_of(entry, &write.configuration));
         let values = self
-            .admit(&entry.active, &write.configuration, context.clone(), &loc)
+            .admit(&entry.active, &write.configuration, &context, &loc)
             .await?;
         Ok(Admitted {
             write,
@@ -327,33 +325,30 @@ impl Registry {
         &self,
         active: &ActivePlugin,
         configuration: &Map,
-        context: HookContext,
+        context: &HookContext,
         loc: &Loc,
     ) -> Result<Map, RequestError> {
-        let definition = active.definition();
-        let mut values =
-            parse_values(&definition.fields, configuration, loc).map_err(RequestError::Invalid)?;
-        let hooks = definition.hooks;
-        if !hooks.normalize && !hooks.validate {
-            return Ok(values);
-        }
-        let reader = Arc::new(Reader::new(self.store(), active.table.as_ref()));
-        if hooks.normalize {
-            self.count_hook_calls(1);
-            let call = HookCall {
-                values: values.clone(),
-                context: context.clone(),
-                reader: reader.clone(),
-            };
-            let normalised = match active.plugin.normalize(call).await {
-                Ok(normalised) => normalised,
-                Err(NormalizeError::Rejected(errors)) => {
-                    return Err(rejected(errors, &values, loc));
-                }
-                Err(NormalizeError::Hook(error)) => return Err(self.hook_failed(active, error)),
-            };
-            // What a hook returns is checked like what a client sends: a plugin's slip is no reason to store nonsense.
-            values = parse_values(&definition.fields, &normalised, loc).map_err(|errors| {
+        let reader: Arc<dyn CatalogueReader> =
+            Arc::new(Reader::new(self.store(), active.table.as_ref()));
+        let incoming = Incoming {
+            configuration,
+            context,
+            reader: &reader,
+            loc,
+        };
+        active
+            .plugin
+            .admit(incoming)
+            .await
+            .map_err(|unadmitted| self.unadmitted(active, unadmitted, loc))
+    }
+
+    fn unadmitted(&self, active: &ActivePlugin, unadmitted: Unadmitted, loc: &Loc) -> RequestError {
+        match unadmitted {
+            Unadmitted::Invalid(errors) => RequestError::Invalid(errors),
+            Unadmitted::Rejected { errors, values } => rejected(errors, &values, loc),
+            Unadmitted::Hook(error) => self.hook_failed(active, error),
+            Unadmitted::Slip(errors) => {
                 let messages: Vec<String> = errors
                     .iter()
                     .map(|error| match error.loc.last() {
@@ -364,27 +359,11 @@ impl Registry {
                     .collect();
                 RequestError::Internal(format!(
                     "normalize of {} returned values that its fields refuse: {}",
-                    definition.name,
+                    active.name(),
                     messages.join("; ")
                 ))
-            })?;
-        }
-        // A dry run may name no data product. What the rules say about one cannot be told then.
-        let has_rules = hooks.validate && context.data_product.is_some();
-        if has_rules && context.technical_mapping == TechnicalMapping::Default {
-            self.count_hook_calls(1);
-            let call = HookCall {
-                values: values.clone(),
-                context,
-                reader,
-            };
-            match active.plugin.validate(call).await {
-                Ok(errors) if errors.is_empty() => {}
-                Ok(errors) => return Err(rejected(errors, &values, loc)),
-                Err(error) => return Err(self.hook_failed(active, error)),
             }
         }
-        Ok(values)
     }
 }
 

@@ -119,6 +119,7 @@ pub struct Registry {
 
 struct Inner {
     store: Store,
+    sandbox: Sandbox,
     current: ArcSwap<Generation>,
     /// Moves with each swap, for writes that wait for the generation after theirs.
     swapped: channel::Sender<u64>,
@@ -142,7 +143,6 @@ struct Inner {
 struct Counters {
     reloads: AtomicU64,
     reload_failures: AtomicU64,
-    hook_calls: AtomicU64,
     hook_failures: AtomicU64,
 }
 
@@ -171,6 +171,7 @@ impl Registry {
         let registry = Registry {
             inner: Arc::new(Inner {
                 store: store.clone(),
+                sandbox: sandbox.clone(),
                 current: ArcSwap::default(),
                 swapped: channel::Sender::new(0),
                 told: channel::Sender::new(0),
@@ -311,7 +312,7 @@ impl Registry {
                 .collect(),
             reloads_total: counters.reloads.load(Ordering::Relaxed),
             reload_failures_total: counters.reload_failures.load(Ordering::Relaxed),
-            hook_calls_total: counters.hook_calls.load(Ordering::Relaxed),
+            hook_calls_total: self.inner.sandbox.hook_calls(),
             hook_failures_total: counters.hook_failures.load(Ordering::Relaxed),
         }
     }
@@ -322,11 +323,6 @@ impl Registry {
 
     fn store(&self) -> &Store {
         &self.inner.store
-    }
-
-    fn count_hook_calls(&self, calls: usize) {
-        let counter = &self.inner.counters.hook_calls;
-        counter.fetch_add(calls as u64, Ordering::Relaxed);
     }
 
     async fn rebuild(&self, touched: &Touched) -> ReloadSummary {

@@ -129,7 +129,6 @@ impl Registry {
             context,
             reader: Arc::new(reader),
         };
-        self.count_hook_calls(1);
         match entry.active.plugin.url(call).await {
             Ok(url) => Ok(PluginUrl { url }),
             Err(UrlError::NotFound(message)) => Err(RequestError::NotFound(message)),
@@ -337,7 +336,6 @@ impl Registry {
             .compute(&active.plugin, self.store(), table, again)
             .await;
         if computed {
-            self.count_hook_calls(1);
             if form.reads_rows {
                 self.note_row_readers(&self.current());
             }

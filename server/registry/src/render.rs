@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use patchbay_lua::{CatalogueReader, HookContext, RenderCall};
+use patchbay_lua::{CatalogueReader, Filling, HookContext, HookError, Unrendered};
 use patchbay_plugin::Map;
 use patchbay_plugin::body::{BodyReader, checked};
-use patchbay_plugin::catalogue::{Catalogue, Environment, PlatformService};
+use patchbay_plugin::catalogue::{Catalogue, PlatformService};
 use patchbay_plugin::configuration::{Configuration, DataProduct, TechnicalMapping};
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::template::{Template, text_of};
 use patchbay_plugin::validation::{ValidationError, at};
 use serde_json::Value;
 use uuid::Uuid;
@@ -20,83 +19,12 @@ use crate::generation::{ActivePlugin, Generation};
 use crate::wire::{AccessPath, ConfigurationView, TechnicalInfo};
 use crate::{Registry, RequestError};
 
-/// A template that was filled, on its way through the plugin's `render`.
-struct Filling {
-    call: RenderCall,
-    /// The placeholders that only `render` can fill.
-    left: Vec<String>,
-}
-
-/// Why a template gives no text.
-enum Unrendered {
-    /// Nothing fills this placeholder.
-    Unfilled(String),
-    /// The plugin's `render` failed.
-    Failed(RequestError),
-}
-
 /// Where a text goes.
 enum Target {
     /// The access path of a view.
     AccessPath(usize),
     /// A view's technical info, at a place in its list.
     Info(usize, usize),
-}
-
-/// Fills a template.
-fn fill(
-    definition: &Definition,
-    template: &str,
-    values: &Map,
-    entry: Option<&Value>,
-    environment: Option<&Environment>,
-    context: HookContext,
-) -> Result<Filling, Unrendered> {
-    let filled = Template::parse(template).fill(|name| {
-        let from_environment = || {
-            environment
-                .filter(|_| name == "environment")
-                .map(|it| it.acronym.clone())
-        };
-        values
-            .get(name)
-            .and_then(text_of)
-            .or_else(|| {
-                entry
-                    .and_then(|entry| entry.get(name))
-                    .filter(|value| !value.is_object())
-                    .and_then(text_of)
-            })
-            .or_else(from_environment)
-    });
-    let is_for_render =
-        |name: &String| definition.hooks.render && definition.placeholders.contains(name);
-    if let Some(name) = filled.missing.iter().find(|name| !is_for_render(name)) {
-        return Err(Unrendered::Unfilled(name.clone()));
-    }
-    let context = HookContext {
-        environment: environment.cloned(),
-        entry: entry.cloned(),
-        template: Some(template.to_owned()),
-        ..context
-    };
-    Ok(Filling {
-        call: RenderCall {
-            values: values.clone(),
-            filled: filled.text,
-            context,
-        },
-        left: filled.missing,
-    })
-}
-
-/// The text, when `render` has filled all that was left to it.
-fn complete(text: String, left: &[String]) -> Result<String, Unrendered> {
-    let is_left = |name: &&String| text.contains(&format!("{{{name}}}"));
-    match left.iter().find(is_left) {
-        Some(name) => Err(Unrendered::Unfilled(name.clone())),
-        None => Ok(text),
-    }
 }
 
 impl Registry {
@@ -129,14 +57,12 @@ impl Registry {
             technical_mapping: TechnicalMapping::Custom,
             ..HookContext::default()
         };
-        let values = self
-            .admit(&active, &configuration, context.clone(), &loc)
-            .await?;
+        let values = self.admit(&active, &configuration, &context, &loc).await?;
         match self.access_path(&active, service, &values, context).await {
             Ok(text) => Ok(AccessPath {
                 technical_asset_access_path: text,
             }),
-            Err(Unrendered::Failed(error)) => Err(error),
+            Err(Unrendered::Hook(error)) => Err(self.hook_failed(&active, error)),
             Err(Unrendered::Unfilled(name)) => {
                 let message = format!(
                     "The template '{}' needs '{name}', which {} does not have",
@@ -230,7 +156,7 @@ impl Registry {
             let template = &service.result_string_template;
             add(
                 Target::AccessPath(*place),
-                fill(definition, template, values, None, None, context.clone()),
+                Filling::new(definition, template, values, context.clone()),
             );
             let mut infos = Vec::new();
             for environment in &catalogue.environments {
@@ -246,14 +172,12 @@ impl Registry {
                     != patchbay_plugin::definition::EnvironmentEntry::None;
                 if entry.is_some() || !wants_entry {
                     let template = &service.technical_info_template;
-                    let filling = fill(
-                        definition,
-                        template,
-                        values,
-                        entry,
-                        Some(environment),
-                        context.clone(),
-                    );
+                    let context = HookContext {
+                        environment: Some(environment.clone()),
+                        entry: entry.cloned(),
+                        ..context.clone()
+                    };
+                    let filling = Filling::new(definition, template, values, context);
                     add(Target::Info(*place, infos.len()), filling);
                 }
                 infos.push(TechnicalInfo {
@@ -264,12 +188,12 @@ impl Registry {
             }
             views[*place].technical_info = Some(infos);
         }
-        let texts = self.finish(active, fillings).await;
-        let failed = texts.iter().find_map(|text| match text {
-            Err(Unrendered::Failed(error)) => Some(error),
+        let texts = active.plugin.finish(fillings).await;
+        let failed = texts.iter().filter_map(|text| match text {
+            Err(Unrendered::Hook(error)) => Some(self.hook_failed(active, error.clone())),
             _ => None,
         });
-        if let Some(error) = failed {
+        if let Some(error) = failed.collect::<Vec<_>>().first() {
             // The answer only has a null in its place, so this is where it is said.
             tracing::error!(plugin = active.name(), "render failed: {error}");
         }
@@ -283,32 +207,6 @@ impl Registry {
                 }
             }
         }
-    }
-
-    /// Lets the plugin finish filled templates.
-    async fn finish(
-        &self,
-        active: &ActivePlugin,
-        fillings: Vec<Filling>,
-    ) -> Vec<Result<String, Unrendered>> {
-        let (calls, left): (Vec<_>, Vec<_>) = fillings
-            .into_iter()
-            .map(|filling| (filling.call, filling.left))
-            .unzip();
-        if calls.is_empty() || !active.definition().hooks.render {
-            return calls.into_iter().map(|call| Ok(call.filled)).collect();
-        }
-        self.count_hook_calls(calls.len());
-        let results = active.plugin.render(calls).await;
-        results
-            .into_iter()
-            .zip(left)
-            .map(|(result, left)| {
-                let text =
-                    result.map_err(|error| Unrendered::Failed(self.hook_failed(active, error)))?;
-                complete(text, &left)
-            })
-            .collect()
     }
 
     async fn products_of(
@@ -343,9 +241,14 @@ impl Registry {
             .services
             .iter()
             .find(|service| Some(service.id) == service_id)?;
-        self.access_path(active, service, values, context)
-            .await
-            .ok()
+        match self.access_path(active, service, values, context).await {
+            Ok(text) => Some(text),
+            Err(Unrendered::Unfilled(_)) => None,
+            Err(Unrendered::Hook(error)) => {
+                self.hook_failed(active, error);
+                None
+            }
+        }
     }
 
     async fn access_path(
@@ -356,12 +259,11 @@ impl Registry {
         context: HookContext,
     ) -> Result<String, Unrendered> {
         let template = &service.result_string_template;
-        let filling = fill(active.definition(), template, values, None, None, context)?;
-        let mut texts = self.finish(active, vec![filling]).await;
-        texts.pop().unwrap_or_else(|| {
-            let error = RequestError::Internal("render gave no answer".to_owned());
-            Err(Unrendered::Failed(error))
-        })
+        let filling = Filling::new(active.definition(), template, values, context)?;
+        let mut texts = active.plugin.finish(vec![filling]).await;
+        texts
+            .pop()
+            .unwrap_or(Err(Unrendered::Hook(HookError::Closed)))
     }
 }
 

@@ -9,14 +9,15 @@ use patchbay_plugin::Map;
 use patchbay_plugin::definition::{Definition, EnvironmentEntry};
 use patchbay_plugin::field::Field;
 use patchbay_plugin::term::{Mistake, Mistakes, Path};
+use patchbay_plugin::validation::Loc;
 use serde_json::{Value as Json, json};
 
 use super::judge::{Unanswered, failure};
 use super::world::World;
 use super::{Failure, SpecHost, place_of};
-use crate::admission::{Unadmitted, Unrendered};
+use crate::admission::{Filling, Incoming, Unadmitted, Unrendered};
 use crate::call::{HookCall, RowCall, RowsCall};
-use crate::error::{FieldError, UrlError};
+use crate::error::{FieldError, HookError, UrlError};
 use crate::running::Slot;
 use crate::values::{AnswerReader, Trail, into_lua, kind};
 
@@ -185,6 +186,13 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
     let reader = world.reader(&catalogue);
     let mut context = world.context(&catalogue)?;
     let values = configuration;
+    let loc = Loc::new();
+    let incoming = Incoming {
+        configuration: &values,
+        context: &context,
+        reader: &reader,
+        loc: &loc,
+    };
     match ask {
         Ask::Form => {
             let form = plugin
@@ -195,16 +203,16 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
             let form = json!({ "not_configured": form.not_configured, "elements": elements });
             Ok((without_nulls(form), Json::Null))
         }
-        Ask::Normalize => match plugin.settle(&values, &context, &reader).await {
+        Ask::Normalize => match plugin.settle(incoming).await {
             Ok(values) => Ok((Json::Object(values), Json::Null)),
             Err(unadmitted) => Ok((Json::Null, errors_of(unadmitted, "normalize")?)),
         },
-        Ask::Validate => match plugin.admit(&values, &context, &reader).await {
+        Ask::Validate => match plugin.admit(incoming).await {
             Ok(_) => Ok((json!([]), Json::Null)),
             Err(unadmitted) => Ok((errors_of(unadmitted, "normalize")?, Json::Null)),
         },
         Ask::Render => {
-            let values = match plugin.settle(&values, &context, &reader).await {
+            let values = match plugin.settle(incoming).await {
                 Ok(values) => values,
                 Err(unadmitted) => {
                     let errors = errors_of(unadmitted, "normalize")?;
@@ -224,7 +232,11 @@ async fn answer(spec: &SpecHost, ask: Ask, asked: Asked) -> Result<Answers, Stri
                 }
                 context.entry = entry.cloned();
             }
-            match plugin.access_path(&template, &values, context).await {
+            let finished = match Filling::new(definition, &template, &values, context) {
+                Ok(filling) => plugin.finish(vec![filling]).await.pop(),
+                Err(unrendered) => Some(Err(unrendered)),
+            };
+            match finished.unwrap_or(Err(Unrendered::Hook(HookError::Closed))) {
                 Ok(text) => Ok((Json::String(text), Json::Null)),
                 Err(Unrendered::Hook(error)) => Err(error.to_string()),
                 Err(Unrendered::Unfilled(name)) => Err(format!(
@@ -288,7 +300,7 @@ fn errors_of(unadmitted: Unadmitted, hook: &str) -> Result<Json, String> {
             .iter()
             .map(|error| json!({ "field": place_of(error), "message": error.msg }))
             .collect(),
-        Unadmitted::Rejected(errors) => errors
+        Unadmitted::Rejected { errors, .. } => errors
             .into_iter()
             .map(|FieldError { field, message }| json!({ "field": field, "message": message }))
             .collect(),

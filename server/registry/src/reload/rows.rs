@@ -436,7 +436,7 @@ fn refused_row(id: Uuid, unadmitted: Unadmitted) -> Result<RefusedRow, CheckErro
         Unadmitted::Slip(errors) => {
             of_fields(errors, "the fields refuse what the hook made of it: ")
         }
-        Unadmitted::Rejected(errors) => {
+        Unadmitted::Rejected { errors, .. } => {
             let first = errors.into_iter().next();
             first.map(|FieldError { field, message }| row(field, message))
         }

@@ -3,6 +3,7 @@
 use patchbay_test_cluster::{Cluster, GUARDED_PASSWORD};
 
 use crate::harness::{Database, Folder, Server, for_each_database, on_postgres, run, run_with};
+use crate::readme_words::Program;
 use crate::world::{bigquery, names, plugin};
 
 #[test]
@@ -603,20 +604,89 @@ fn a_plugin_has_a_reference_page() {
     );
 }
 
+/// All verbs of the program, each with its flags.
+fn every_verb() -> Vec<(Vec<String>, Vec<String>)> {
+    let program = Program::new();
+    let mut paths = vec![Vec::new()];
+    let mut all = Vec::new();
+    while let Some(path) = paths.pop() {
+        let verb = program.verb(&path);
+        // `help` only repeats what the others say.
+        for word in verb.verbs.iter().filter(|word| *word != "help") {
+            paths.push([&path[..], std::slice::from_ref(word)].concat());
+        }
+        all.push((path, verb.flags.into_keys().collect()));
+    }
+    all
+}
+
+/// Asserts that quotes and brackets of a script are closed in the order in which they were opened.
+fn is_balanced(shell: &str, script: &str) {
+    let mut open = Vec::new();
+    let mut quoted = false;
+    for (place, line) in script.lines().enumerate() {
+        for letter in line.chars() {
+            // A quote within quotes is written twice, which closes and opens them.
+            match letter {
+                '\'' => quoted = !quoted,
+                _ if quoted => {}
+                '#' => break,
+                '(' => open.push(')'),
+                '[' => open.push(']'),
+                '{' => open.push('}'),
+                ')' | ']' | '}' => {
+                    assert_eq!(open.pop(), Some(letter), "{shell}:{}: {line}", place + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(open.is_empty() && !quoted, "{shell}: {open:?}");
+}
+
 #[test]
-fn shells_can_complete_the_verbs() {
+fn shells_can_complete_every_verb_and_flag() {
     let folder = Folder::new();
-    for shell in ["bash", "zsh", "fish"] {
+    let verbs = every_verb();
+    assert!(verbs.len() > 25, "{verbs:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = run(&folder, &["completions", shell]).well();
-        for word in [
-            "catalogue",
-            "doctor",
-            "dev",
-            "rollback",
-            "deny-warnings",
-            "insecure",
-        ] {
-            assert!(script.contains(word), "{shell}: {word}");
+        for (path, flags) in &verbs {
+            // The generator for fish goes two verbs deep, which is all but `plugin migration new`.
+            if shell == "fish" && path.len() > 2 {
+                continue;
+            }
+            // These two have a part for each verb; the others have one list, or functions of their own naming.
+            let part = match shell {
+                "powershell" | "elvish" => {
+                    let name = [&["patchbay".to_owned()], &path[..]].concat().join(";");
+                    let (start, end) = match shell {
+                        "powershell" => (format!("'{name}' {{"), "break"),
+                        _ => (format!("&'{name}'= {{"), "\n        }"),
+                    };
+                    let (_, rest) = script.split_once(&start).expect(&start);
+                    rest.split_once(end).expect(end).0
+                }
+                _ => &script,
+            };
+            for word in path.iter().skip(path.len().saturating_sub(1)) {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+            for flag in flags {
+                let written = match shell {
+                    "powershell" => format!("[CompletionResult]::new('{flag}', "),
+                    "elvish" => format!("cand {flag} '"),
+                    "fish" => match flag.strip_prefix("--") {
+                        Some(long) => format!("-l {long}"),
+                        None => format!("-s {}", flag.trim_start_matches('-')),
+                    },
+                    _ => flag.clone(),
+                };
+                assert!(part.contains(&written), "{shell}: {path:?} {flag}");
+            }
+        }
+        if matches!(shell, "powershell" | "elvish") {
+            is_balanced(shell, &script);
         }
     }
 }

@@ -38,7 +38,7 @@
 //! | `doctor` | what is told of an installation |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
-//! | `readme` | the README, executed |
+//! | `readme`, `readme_words` | the README, the guide and the example's README, executed; the commands in their sentences |
 //! | `repository` | what files of this repository promise by their text: fences, the image, the composition |
 //!
 //! # Rules
@@ -73,6 +73,7 @@ mod packages;
 mod plugin_check;
 mod plugin_dev;
 mod readme;
+mod readme_words;
 mod reload;
 mod reload_files;
 mod reload_load;

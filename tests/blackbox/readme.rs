@@ -1,4 +1,4 @@
-//! The README and the guide for writing plugins, executed.
+//! The README, the guide for writing plugins and the README of the example, executed.
 //!
 //! Four kinds of code blocks are run, in the order of the text, each text on one server in a folder that holds what the
 //! repository's `lua-plugins` holds:
@@ -7,8 +7,11 @@
 //! - ` ```sh test `: the commands are run by a shell in that folder, with the server's address in the place of
 //!   `http://127.0.0.1:8080`, and `patchbay` is the program; variables that one block sets are there in the next;
 //! - ` ```json expect `: what the last commands printed has to be JSON that contains this: objects by key, lists in full;
-//! - ` ```text expect `: each of these lines has to be in what the last commands printed, in this order; `…` stands for
-//!   anything.
+//! - ` ```text expect `: each of these lines has to be a line of what the last commands printed, in this order; `…` stands
+//!   for anything, but cuts no word or number in two.
+//!
+//! Every block of commands is followed by what it prints, and what nearly anything would meet is refused as an expectation.
+//! The commands that stand in sentences are the business of [`crate::readme_words`].
 //!
 //! A change of a file is live within milliseconds, so commands are run again until the answer is as expected.
 
@@ -17,7 +20,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Folder, Server, eventually, run};
+use crate::harness::{Folder, Server, eventually};
 use crate::world::contains;
 
 const ADDRESS: &str = "http://127.0.0.1:8080";
@@ -52,20 +55,79 @@ impl Expected {
                 let mut printed = printed.lines();
                 lines
                     .iter()
-                    .all(|wanted| printed.any(|line| has_parts(line, wanted)))
+                    .all(|wanted| printed.any(|line| is_line(line, wanted)))
             }
         }
     }
 }
 
-/// Whether the parts of `wanted` between its `…` are in the line, in this order.
-fn has_parts(line: &str, wanted: &str) -> bool {
-    let mut rest = line;
-    wanted.split('…').all(|part| {
-        rest.find(part.trim())
-            .map(|at| rest = &rest[at + part.trim().len()..])
-            .is_some()
-    })
+/// Whether a line is as wanted, `…` standing for anything that begins and ends where a word does.
+fn is_line(line: &str, wanted: &str) -> bool {
+    let line = line.trim();
+    let parts: Vec<&str> = wanted.split('…').map(str::trim).collect();
+    let last = parts.len() - 1;
+    let mut from = 0;
+    for (place, part) in parts
+        .iter()
+        .enumerate()
+        .filter(|(_, part)| !part.is_empty())
+    {
+        let found = line[from..].match_indices(part).map(|(at, _)| {
+            let start = from + at;
+            (start, start + part.len())
+        });
+        let fits = |(start, end): &(usize, usize)| {
+            let begins = match place {
+                0 => *start == 0,
+                _ => !is_inside_a_word(line, *start),
+            };
+            let ends = match place == last {
+                true => *end == line.len(),
+                false => !is_inside_a_word(line, *end),
+            };
+            begins && ends
+        };
+        let Some((_, end)) = found.into_iter().find(fits) else {
+            return false;
+        };
+        from = end;
+    }
+    true
+}
+
+fn is_inside_a_word(line: &str, at: usize) -> bool {
+    let (before, after) = line.split_at(at);
+    let is_letter = |letter: Option<char>| letter.is_some_and(char::is_alphanumeric);
+    is_letter(before.chars().next_back()) && is_letter(after.chars().next())
+}
+
+/// Panics when nearly anything would be as expected.
+fn can_fail(expected: Expected) -> Expected {
+    match &expected {
+        Expected::Json(value) => assert!(holds_a_value(value), "any answer would do: {value}"),
+        Expected::Lines(lines) => {
+            assert!(!lines.is_empty(), "nothing is expected");
+            for line in lines {
+                // A line of two short words, or a single long one between two `…`, is met by chance.
+                let letters = line
+                    .chars()
+                    .filter(|letter| letter.is_alphanumeric())
+                    .count();
+                let is_open = line.trim().starts_with('…') && line.trim().ends_with('…');
+                let least = if is_open { 12 } else { 3 };
+                assert!(letters >= least, "nearly any line would do: {line:?}");
+            }
+        }
+    }
+    expected
+}
+
+fn holds_a_value(value: &Value) -> bool {
+    match value {
+        Value::Object(entries) => entries.values().any(holds_a_value),
+        Value::Array(items) => items.iter().any(holds_a_value),
+        _ => true,
+    }
 }
 
 /// The executable blocks of a Markdown text.
@@ -108,7 +170,7 @@ fn steps(markdown: &str) -> Vec<Step> {
                     Some(Step::Run {
                         expected: expected @ None,
                         ..
-                    }) => *expected = Some(value),
+                    }) => *expected = Some(can_fail(value)),
                     _ => panic!("nothing was run before this was expected: {text}"),
                 }
             }
@@ -133,9 +195,9 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// Runs commands by a shell, and gives what they printed.
 fn shell(server: &Server, commands: &str) -> Result<String, String> {
-    // What one block sets is exported and kept for the next.
+    // What one block sets is exported and kept for the next. The first command that fails ends it.
     let script = format!(
-        "set -a\nPATH={}:$PATH\n[ ! -f .variables ] || . ./.variables\n{}\nstatus=$?\nexport -p > .variables\nexit $status\n",
+        "set -ae\nPATH={}:$PATH\n[ ! -f .variables ] || . ./.variables\n{}\nexport -p > .variables\n",
         Path::new(env!("CARGO_BIN_EXE_patchbay"))
             .parent()
             .expect("the program's folder")
@@ -167,6 +229,11 @@ async fn what_the_guide_says_is_so() {
     what_it_says_is_so("lua-plugins/README.md").await;
 }
 
+#[tokio::test]
+async fn what_the_readme_of_the_example_says_is_so() {
+    what_it_says_is_so("lua-plugins/examples/s3/README.md").await;
+}
+
 async fn what_it_says_is_so(text: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let steps = steps(&std::fs::read_to_string(root.join(text)).expect("the text"));
@@ -174,22 +241,12 @@ async fn what_it_says_is_so(text: &str) {
         .iter()
         .filter(|step| matches!(step, Step::Write { .. }))
         .count();
-    let runs = steps
-        .iter()
-        .filter(|step| {
-            matches!(
-                step,
-                Step::Run {
-                    expected: Some(_),
-                    ..
-                }
-            )
-        })
-        .count();
-    assert!(
-        files > 0 && runs > 0,
-        "it writes a plugin and looks at it: {steps:#?}"
-    );
+    assert!(files > 0, "it writes a file: {steps:#?}");
+    for step in &steps {
+        if let Step::Run { commands, expected } = step {
+            assert!(expected.is_some(), "what does this print? {commands}");
+        }
+    }
     let server = Server::start(|_| {});
     copy_folder(
         &root.join("lua-plugins"),
@@ -222,48 +279,9 @@ async fn what_it_says_is_so(text: &str) {
 }
 
 #[test]
-fn every_block_and_every_command_of_the_guide_is_run() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let guide = std::fs::read_to_string(root.join("lua-plugins/README.md")).expect("the guide");
-    let mut inside = false;
-    for line in guide.lines() {
-        let Some(info) = line.trim_start().strip_prefix("```") else {
-            continue;
-        };
-        inside = !inside;
-        let words: Vec<&str> = info.split_whitespace().collect();
-        // A block without a language is a picture, such as that of a folder.
-        let is_run = matches!(words[..], [] | ["sh", "test"] | ["json" | "text", "expect"])
-            || matches!(words[..], [_, file] if file.starts_with("file="));
-        assert!(!inside || is_run, "nobody runs ```{info}");
-    }
-    // What stands in a sentence is a verb that there is.
-    let folder = Folder::new();
-    let spans = guide
-        .split('`')
-        .filter(|span| span.starts_with("patchbay "));
-    let is_word = |word: &&str| word.chars().all(|letter| letter.is_ascii_lowercase());
-    let mut verbs: Vec<Vec<&str>> = spans
-        .map(|span| {
-            span.split_whitespace()
-                .skip(1)
-                .take_while(is_word)
-                .collect()
-        })
-        .collect();
-    verbs.sort();
-    verbs.dedup();
-    assert!(verbs.len() > 5, "{verbs:?}");
-    for mut words in verbs {
-        words.push("--help");
-        run(&folder, &words).well();
-    }
-}
-
-#[test]
 fn blocks_are_found_by_their_words() {
     let markdown = "text\n```lua file=a/b.lua\nreturn 1\n```\n```sh\nnot run\n```\n- item\n  ```sh test\n  curl x\n  ```\n\n\
-                    ```json expect\n{\"a\": [1]}\n```\n```sh test\nls\n```\n```text expect\na…c\n```\n";
+                    ```json expect\n{\"a\": [1]}\n```\n```sh test\nls\n```\n```text expect\nabc…d\n```\n";
     assert_eq!(
         steps(markdown),
         [
@@ -277,10 +295,43 @@ fn blocks_are_found_by_their_words() {
             },
             Step::Run {
                 commands: "ls\n".into(),
-                expected: Some(Expected::Lines(vec!["a…c".into()]))
+                expected: Some(Expected::Lines(vec!["abc…d".into()]))
             },
         ]
     );
+}
+
+#[test]
+fn a_line_is_as_expected_or_it_is_not() {
+    for (line, wanted) in [
+        ("  1 plugin checked, 0 failed", "1 plugin checked, 0 failed"),
+        ("good    springs 1.0.0: 2 files", "good    springs 1.0.0…"),
+        ("x: aa ab", "x…ab"),
+        ("aa ab", "…ab"),
+    ] {
+        assert!(is_line(line, wanted), "{line} {wanted}");
+    }
+    for (line, wanted) in [
+        ("10 failed", "…0 failed"),
+        ("1 plugin checked, 0 failed", "1 plugin checked"),
+        ("springs 1.0.01", "springs 1.0.0…"),
+        ("b a", "…a…b…"),
+    ] {
+        assert!(!is_line(line, wanted), "{line} {wanted}");
+    }
+}
+
+#[test]
+fn what_cannot_fail_is_refused() {
+    for lines in [&["…"][..], &[], &["-->"], &["good line", ""], &["…Lake…"]] {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        let refused = std::panic::catch_unwind(|| can_fail(Expected::Lines(lines)));
+        refused.expect_err("it is refused");
+    }
+    for value in [serde_json::json!({}), serde_json::json!({ "a": [{}] })] {
+        let refused = std::panic::catch_unwind(|| can_fail(Expected::Json(value)));
+        refused.expect_err("it is refused");
+    }
 }
 
 #[tokio::test]

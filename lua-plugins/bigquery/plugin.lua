@@ -43,7 +43,8 @@ local function problem_with_table(name)
     return nil
 end
 
--- What a namespace is in the name of a dataset, which has no `-`.
+-- What a namespace is in the name of a dataset, which has no `-`. So the data products `sales-eu` and `sales_eu` share
+-- their datasets, which the form says; to tell them apart would mean to read the rows of all others at each write.
 local function as_dataset(namespace)
     local text = namespace:gsub("[^%w]", "_")
     return text
@@ -88,7 +89,8 @@ return patchbay.plugin {
             ui.string "dataset" {
                 label = "Dataset",
                 required = true,
-                tooltip = "Letters, digits and '_'. Begins with the data product's namespace",
+                tooltip = "Letters, digits and '_'. Begins with the data product's namespace, with '_' for what is no letter "
+                    .. "or digit ('a-b' and 'a_b' are one here)",
                 use_namespace_when_not_source_aligned = true,
             },
             ui.radio "access_granularity" {

@@ -163,10 +163,14 @@ end)
 
 it("renders the table, and the catalog of the environment", function()
     expect(plugin:render("{catalog}.{namespace}.{table}", asset {})):to_be "lake.sales_eu.orders"
+    local template = "type={catalog_type}; uri={uri}; warehouse={warehouse}; table={namespace}.{table}"
     local here = { environment = "development" }
-    expect(plugin:render("{uri}?warehouse={warehouse}", asset {}, here)):to_be(
-        "https://lake.example.com/catalog?warehouse=s3://lake-dev"
+    expect(plugin:render(template, asset { namespace = "sales_eu.orders" }, here)):to_be(
+        "type=rest; uri=https://lake.example.com/catalog; warehouse=s3://lake-dev; table=sales_eu.orders.orders"
     )
+    expect(plugin:render(template, asset { access_granularity = "namespace" }, here)):to_contain "table=sales_eu.*"
+    -- An environment that does not say where the catalog is has nothing to tell.
+    expect((plugin:render(template, asset {}, { environment = "production" }))):to_be(nil)
 end)
 
 describe("the link", function()

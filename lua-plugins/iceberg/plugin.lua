@@ -88,7 +88,9 @@ local function problem_with_location(location, kind)
     return nil
 end
 
--- What a namespace of a data product is in a catalog, where all kinds take letters, digits and `_`.
+-- What a namespace of a data product is in a catalog, where all kinds take letters, digits and `_`. So the data products
+-- `sales-eu` and `sales_eu` share their namespaces here, which the form says; to tell them apart would mean to read the
+-- rows of all others at each write.
 local function as_level(namespace)
     local text = namespace:gsub("[^%w]", "_")
     return text
@@ -149,7 +151,8 @@ return patchbay.plugin {
             ui.string "namespace" {
                 label = "Namespace",
                 required = true,
-                tooltip = "Begins with the data product's namespace. In a REST catalog '.' separates its levels",
+                tooltip = "Begins with the data product's namespace, with '_' for what is no letter or digit ('a-b' and "
+                    .. "'a_b' are one here). In a REST catalog '.' separates its levels",
                 use_namespace_when_not_source_aligned = true,
             },
             ui.radio "access_granularity" {

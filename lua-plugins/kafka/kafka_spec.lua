@@ -111,6 +111,15 @@ it("has a whole number of partitions", function()
     end
 end)
 
+it("stores numbers as they count", function()
+    local stored = plugin:normalize(asset { partitions = "007", retention = "012h" })
+    expect(stored.partitions):to_be "7"
+    expect(stored.retention):to_be "12h"
+    expect(plugin:normalize(asset { partitions = "10", retention = "10d" }).partitions):to_be "10"
+    expect(errors_of({ partitions = "000" })[1].field):to_be "partitions"
+    expect(errors_of({ retention = "00d" })[1].field):to_be "retention"
+end)
+
 it("has a retention that people can read", function()
     for _, retention in { "7d", "12h", "30m", "forever" } do
         expect(errors_of { retention = retention }):to_equal {}

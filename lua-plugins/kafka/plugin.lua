@@ -26,6 +26,12 @@ local function problem_with_topic(topic)
     return nil
 end
 
+-- `007` is 7, so that what is stored reads as it counts.
+local function without_zeros(number)
+    local text = number:gsub("^0+(%d)", "%1")
+    return text
+end
+
 local function problem_with_partitions(partitions)
     local count = partitions:find "^%d+$" and tonumber(partitions)
     if not count or count < 1 or count > MAX_PARTITIONS then
@@ -153,6 +159,8 @@ return patchbay.plugin {
         if #errors > 0 then
             return nil, errors
         end
+        configuration.partitions = without_zeros(configuration.partitions)
+        configuration.retention = without_zeros(configuration.retention)
         if configuration.value_format == "none" then
             configuration.subject = ""
         elseif configuration.subject == "" then

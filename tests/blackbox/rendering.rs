@@ -400,3 +400,87 @@ async fn a_dry_run_says_what_would_be_stored() {
     })
     .await;
 }
+
+/// A plugin's catalogue file with what it has for environments in comments, as that of the development environment.
+fn with_environment(plugin: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = root.join("lua-plugins").join(plugin).join("catalogue.toml");
+    let text = std::fs::read_to_string(&file).expect("a catalogue file");
+    let (services, environment) = text
+        .split_once("# Each environment")
+        .expect("what environments say");
+    let is_toml = |line: &&str| line.starts_with('[') || line.contains(" = ");
+    let lines: Vec<&str> = environment
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(is_toml)
+        .collect();
+    format!(
+        "{services}\n[[environment]]\nname = \"development\"\nacronym = \"dev\"\n{}\n",
+        lines.join("\n")
+    )
+}
+
+#[tokio::test]
+async fn the_catalogue_that_a_plugin_brings_says_where_its_data_is() {
+    let server = Server::start(|options| {
+        options.env(
+            "ENABLED_PLUGINS",
+            "GoogleBigQueryDataOutput,KafkaTopicDataOutput,IcebergTableDataOutput",
+        );
+    });
+    let product = server.data_product("sales-eu", "sales-eu").await;
+    for (folder, plugin, configuration, path, info, link) in [
+        (
+            "iceberg",
+            "IcebergTableDataOutput",
+            json!({ "catalog": "lake", "namespace": "sales_eu.orders", "table": "lines", "access_granularity": "table" }),
+            "lake.sales_eu.orders.lines",
+            "type=rest; uri=https://lake.dev.example.com/catalog; warehouse=s3://example-lake-dev; table=sales_eu.orders.lines",
+            "https://lake.example.com/namespaces/sales_eu",
+        ),
+        (
+            "kafka",
+            "KafkaTopicDataOutput",
+            json!({ "cluster": "events", "topic": "sales-eu.orders" }),
+            "events/sales-eu.orders",
+            "kafka.dev.example.com:9092/sales-eu.orders",
+            "https://kafka.example.com/topics?search=sales-eu",
+        ),
+        (
+            "bigquery",
+            "GoogleBigQueryDataOutput",
+            json!({ "project": "example-data-eu", "dataset": "sales_eu", "access_granularity": "dataset" }),
+            "example-data-eu.sales_eu.*",
+            "example-data-eu-dev.sales_eu.*",
+            "https://console.cloud.google.com/bigquery?project=example-sales-eu-dev&p=example-sales-eu-dev&d=sales_eu&page=dataset",
+        ),
+    ] {
+        server.folder.write("own.toml", with_environment(folder));
+        server
+            .run(&["catalogue", "apply", "own.toml", "--yes"])
+            .well();
+        // The running server notices the new catalogue.
+        server
+            .until(&format!("plugins/{plugin}/form"), 200, |form| {
+                form["not_configured"] == false
+            })
+            .await;
+        let made = server
+            .configure(plugin, &product, folder, configuration)
+            .await
+            .is(201)
+            .json();
+        assert_eq!(made["access_path"], path);
+        let here: Vec<&Value> = made["technical_info"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|entry| entry["environment"] == "development")
+            .map(|entry| &entry["info"])
+            .collect();
+        assert_eq!(here, [info], "{made:#}");
+        let asked = format!("plugins/{folder}/url?id={product}&environment=development");
+        assert_eq!(server.get(&asked).await.is(200).json()["url"], link);
+    }
+}

@@ -3,7 +3,7 @@
 //! A snapshot holds no secret: they are taken out when it is built ([`without_secrets`]), because whatever a hook or a
 //! template can read can end up in an answer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -360,11 +360,12 @@ impl fmt::Display for Unkept {
 
 /// The configuration to store when `sent` replaces `stored`: a secret sent as `""` keeps what is stored, null clears it.
 ///
-/// Entries of a list are matched by their `identifier`, else by their place.
+/// Entries of a list are matched by their `identifier`; those without one by what they look like without their secrets,
+/// else, in a list that is as long as before, by their place.
 ///
 /// # Errors
-/// [`Unkept`] where it is not certain whose secret is kept: an identifier twice in a list, and `""` in an entry whose
-/// identifier is not among those stored, which is what an entry that was renamed looks like.
+/// [`Unkept`] where it is not certain whose secret is kept: an identifier twice in a list, and `""` in an entry that
+/// cannot be told to be one of those stored, such as one that was renamed, or that was edited and moved.
 pub fn keep_secrets(sent: &Value, stored: Option<&Value>) -> Result<Value, Unkept> {
     keep(sent, Before::of(stored), &mut Vec::new())
 }
@@ -410,11 +411,12 @@ fn keep(sent: &Value, before: Before<'_>, loc: &mut Loc) -> Result<Value, Unkept
             Ok(Value::Object(kept))
         }
         Value::Array(items) => {
+            let entries = Entries::of(items, before);
             let mut kept = Vec::with_capacity(items.len());
             let mut identifiers = HashSet::new();
             for (place, item) in items.iter().enumerate() {
                 loc.push(place.into());
-                let identifier = item.get("identifier").filter(|it| !it.is_null());
+                let identifier = identifier_of(item);
                 if let Some(identifier) = identifier
                     && !identifiers.insert(identifier)
                 {
@@ -427,7 +429,7 @@ fn keep(sent: &Value, before: Before<'_>, loc: &mut Loc) -> Result<Value, Unkept
                         input: identifier.clone(),
                     });
                 }
-                kept.push(keep(item, entry_before(before, identifier, place), loc)?);
+                kept.push(keep(item, entries.before(item, place), loc)?);
                 loc.pop();
             }
             Ok(Value::Array(kept))
@@ -464,23 +466,91 @@ fn keep_passwords(text: &str, before: Before<'_>, loc: &mut Loc) -> Result<Strin
 fn no_such_secret(input: Value, loc: &mut Loc) -> Unkept {
     Unkept {
         loc: std::mem::take(loc),
-        message: "There is no secret to keep: no entry with this identifier is stored. Send the secret, or null for none"
+        message: "There is no secret to keep: no entry that is stored can be told to be this one. Send the secret, or null for none"
             .to_owned(),
         input,
     }
 }
 
-/// What is stored of an entry of a list.
-fn entry_before<'a>(list: Before<'a>, identifier: Option<&Value>, place: usize) -> Before<'a> {
-    let Before::Stored(Value::Array(stored)) = list else {
-        return list;
-    };
-    match identifier {
-        None => Before::of(stored.get(place)),
-        Some(identifier) => stored
-            .iter()
-            .find(|other| other.get("identifier") == Some(identifier))
-            .map_or(Before::NoSuchEntry, Before::Stored),
+fn identifier_of(entry: &Value) -> Option<&Value> {
+    entry.get("identifier").filter(|it| !it.is_null())
+}
+
+/// The entries of a list that is stored, to find those again that are sent.
+struct Entries<'a> {
+    /// What stands where the list comes to.
+    list: Before<'a>,
+    stored: &'a [Value],
+    by_identifier: HashMap<&'a Value, &'a Value>,
+    /// Which entries without an identifier look like this without their secrets.
+    by_look: HashMap<Value, Vec<&'a Value>>,
+    /// How many are sent that look so.
+    looks: HashMap<&'a Value, Vec<usize>>,
+    is_as_long: bool,
+}
+
+impl<'a> Entries<'a> {
+    fn of(sent: &'a [Value], list: Before<'a>) -> Entries<'a> {
+        let stored = match list {
+            Before::Stored(Value::Array(stored)) => stored.as_slice(),
+            _ => &[],
+        };
+        let mut entries = Entries {
+            list,
+            stored,
+            by_identifier: HashMap::new(),
+            by_look: HashMap::new(),
+            looks: HashMap::new(),
+            is_as_long: sent.len() == stored.len(),
+        };
+        for entry in stored {
+            match identifier_of(entry) {
+                Some(identifier) => {
+                    entries.by_identifier.entry(identifier).or_insert(entry);
+                }
+                None => {
+                    let look = with_blank_secrets(entry);
+                    entries.by_look.entry(look).or_default().push(entry);
+                }
+            }
+        }
+        for (place, entry) in sent.iter().enumerate() {
+            if identifier_of(entry).is_none() && entries.by_look.contains_key(entry) {
+                entries.looks.entry(entry).or_default().push(place);
+            }
+        }
+        entries
+    }
+
+    /// What is stored of the entry that is sent at this place.
+    fn before(&self, entry: &Value, place: usize) -> Before<'a> {
+        if !matches!(self.list, Before::Stored(Value::Array(_))) {
+            return self.list;
+        }
+        if let Some(identifier) = identifier_of(entry) {
+            let stored = self.by_identifier.get(identifier);
+            return stored.map_or(Before::NoSuchEntry, |stored| Before::Stored(stored));
+        }
+        if let Some(alike) = self.by_look.get(entry) {
+            let sent = self.looks.get(entry).map_or(&[][..], Vec::as_slice);
+            let is_one = alike.iter().all(|other| other == &alike[0]);
+            let number = sent.iter().position(|other| *other == place);
+            return match number.filter(|_| sent.len() == alike.len()) {
+                Some(number) => Before::Stored(alike[number]),
+                None if is_one => Before::Stored(alike[0]),
+                None => Before::NoSuchEntry,
+            };
+        }
+        // It was edited where it stands, unless what stood there is sent elsewhere.
+        let stored = self.stored.get(place).filter(|stored| {
+            let is_elsewhere = || self.looks.contains_key(&with_blank_secrets(stored));
+            self.is_as_long && identifier_of(stored).is_none() && !is_elsewhere()
+        });
+        match stored {
+            Some(stored) => Before::Stored(stored),
+            None if self.stored.is_empty() => Before::Nothing,
+            None => Before::NoSuchEntry,
+        }
     }
 }
 
@@ -753,6 +823,43 @@ mod tests {
         assert_eq!(
             keep_secrets(&without, Some(&stored)),
             Ok(json!([{"identifier": "z"}, {"identifier": "b"}]))
+        );
+    }
+
+    #[test]
+    fn entries_without_an_identifier_keep_their_own_secrets() {
+        let entry = |host: &str, secret: &str| json!({ "host": host, "pwd": secret });
+        let stored = json!([entry("a", "x"), entry("b", "y"), entry("b", "z")]);
+        let kept = |sent: Value| keep_secrets(&sent, Some(&stored));
+        // As they went out; in another order; one edited where it stands.
+        let (a, b) = (entry("a", ""), entry("b", ""));
+        assert_eq!(kept(json!([a, b, b])), Ok(stored.clone()));
+        assert_eq!(
+            kept(json!([b, a, b])),
+            Ok(json!([entry("b", "y"), entry("a", "x"), entry("b", "z")]))
+        );
+        assert_eq!(
+            kept(json!([entry("c", ""), b, b])),
+            Ok(json!([entry("c", "x"), entry("b", "y"), entry("b", "z")]))
+        );
+        // One is gone: what is left is known by its look, unless others look the same.
+        assert_eq!(kept(json!([a])), Ok(json!([entry("a", "x")])));
+        for unsure in [
+            json!([b]),
+            json!([entry("c", ""), b]),
+            json!([b, entry("c", ""), a]),
+            json!([a, b, b, entry("c", "")]),
+        ] {
+            let refused = kept(unsure.clone()).expect_err("a refusal");
+            assert!(
+                refused.message.starts_with("There is no secret to keep"),
+                "{unsure}"
+            );
+        }
+        let urls = json!(["s://u:1@a", "s://u:2@b"]);
+        assert_eq!(
+            keep_secrets(&json!(["s://u:@b", "s://u:@a"]), Some(&urls)),
+            Ok(json!(["s://u:2@b", "s://u:1@a"]))
         );
     }
 

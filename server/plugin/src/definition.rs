@@ -6,11 +6,11 @@ use semver::{Version, VersionReq};
 use serde_json::Value;
 
 use crate::Map;
-use crate::catalogue::is_secret_key;
 use crate::field::{Field, first_repeated, parse_values};
 use crate::migration::Migration;
 use crate::name::{PluginName, TableName};
 use crate::platform::PlatformMetadata;
+use crate::secret::is_secret_key;
 use crate::term::{Mistake, Mistakes, Path, TableReader, Term};
 use crate::validation::LocStep;
 

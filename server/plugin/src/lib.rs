@@ -14,6 +14,7 @@
 //! | [`platform`] | platform metadata and its defaults, the list entry of a plugin, the tiles |
 //! | [`template`] | `{name}` templates |
 //! | [`catalogue`] | platforms, services, environments: the immutable snapshot that hooks read |
+//! | [`secret`] | secrets in the catalogue: how they are told, that they never leave, whose is kept |
 //! | [`configuration`] | stored configurations, data products, revisions |
 //! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
 //! | [`change`] | what changed between two versions, and what their numbers promise about it |
@@ -34,6 +35,7 @@ pub mod name;
 pub mod platform;
 pub mod reference;
 pub mod schema;
+pub mod secret;
 pub mod template;
 pub mod term;
 pub mod validation;

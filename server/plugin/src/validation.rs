@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::catalogue::{is_secret_key, with_blank_secrets};
+use crate::secret::{is_secret_key, with_blank_secrets};
 
 /// One step of a `loc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use patchbay_plugin::catalogue::Unkept;
 use patchbay_plugin::name::MigrationId;
+use patchbay_plugin::secret::Unkept;
 
 /// What a name, a reference or an id is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,12 @@ use futures_util::future::BoxFuture;
 use patchbay_plugin::Map;
 use patchbay_plugin::catalogue::{
     Catalogue, Environment, EnvironmentConfiguration, Platform, PlatformService,
-    ServiceConfiguration, without_secrets,
+    ServiceConfiguration,
 };
 use patchbay_plugin::configuration::{DataProduct, TechnicalMapping, is_namespace};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::name::{PlatformKey, PluginName, nearest};
+use patchbay_plugin::secret::without_secrets;
 use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
 use serde_json::{Value, json};
 use uuid::Uuid;

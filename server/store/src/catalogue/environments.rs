@@ -1,8 +1,7 @@
 //! Writing environments and what platforms and services are in them, one thing at a time.
 
-use patchbay_plugin::catalogue::{
-    Environment, EnvironmentConfiguration, keep_secrets, with_blank_secrets,
-};
+use patchbay_plugin::catalogue::{Environment, EnvironmentConfiguration};
+use patchbay_plugin::secret::{keep_secrets, with_blank_secrets};
 use serde_json::Value as Json;
 use uuid::Uuid;
 

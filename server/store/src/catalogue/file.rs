@@ -3,8 +3,9 @@
 
 use patchbay_plugin::catalogue::{
     Catalogue, CatalogueFile, Environment, EnvironmentConfiguration, EnvironmentEntry, Platform,
-    PlatformService, ServiceConfiguration, ServiceEntry, keep_secrets,
+    PlatformService, ServiceConfiguration, ServiceEntry,
 };
+use patchbay_plugin::secret::keep_secrets;
 use serde_json::Value as Json;
 use uuid::Uuid;
 

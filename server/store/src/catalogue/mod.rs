@@ -10,8 +10,9 @@ mod rows;
 
 use patchbay_plugin::catalogue::{
     Catalogue, Environment, EnvironmentConfiguration, Platform, PlatformService,
-    ServiceConfiguration, with_blank_secrets, without_secrets,
+    ServiceConfiguration,
 };
+use patchbay_plugin::secret::{with_blank_secrets, without_secrets};
 use sea_query::{Cond, Expr, ExprTrait, Func, Query};
 
 pub use change::CatalogueChange;

@@ -38,6 +38,7 @@
 //! | `doctor` | what is told of an installation |
 //! | `specs` | the specs of plugins, and types for editors |
 //! | `openapi` | the document |
+//! | `version_changes` | each kind of change under a number that promises less |
 //! | `readme`, `readme_words` | the README, the guide and the example's README, executed; the commands in their sentences |
 //! | `repository` | what files of this repository promise by their text: fences, the image, the composition |
 //!
@@ -83,5 +84,6 @@ mod repository;
 mod rows;
 mod servers;
 mod specs;
+mod version_changes;
 mod world;
 mod writers;

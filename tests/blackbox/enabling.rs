@@ -463,21 +463,53 @@ async fn a_plugin_for_another_api_is_incompatible_whatever_else_it_says() {
 
 #[tokio::test]
 async fn a_plugin_that_requires_another_patchbay_is_incompatible_whatever_else_it_says() {
-    let server = Server::start(|options| {
-        options.file(
-            "lua-plugins/new.lua",
-            "return patchbay.plugin {\n    name = \"NewDataOutput\",\n    requires = \">=99\",\n    streams = patchbay.stream \"x\" {},\n}\n",
+    const FILE: &str = "lua-plugins/own.lua";
+    // One that reads like one for this Patchbay, and one that uses a key which is not known here.
+    for newer in [
+        plugin("OwnDataOutput", "requires = \">=99\","),
+        "return patchbay.plugin {\n    name = \"OwnDataOutput\",\n    version = \"2.0.0\",\n    requires = \">=99\",\n    streams = {},\n}\n"
+            .to_owned(),
+    ] {
+        let server = Server::start(|options| {
+            options.file(FILE, plugin("OwnDataOutput", "requires = \">=0.1, <2\","));
+        });
+        let good = server.get("plugins/OwnDataOutput/form").await.is(200).json();
+        assert_eq!((&good["version"], &good["state"]), (&json!("1.0.0"), &json!("active")));
+        server.folder.write_by_rename(FILE, &newer);
+        let status = server
+            .until("plugins/status", 200, |status| {
+                entry_at(status, "own.lua")["state"] == "incompatible"
+            })
+            .await;
+        let error = &entry_at(&status, "own.lua")["last_error"];
+        assert_eq!(error["stage"], "requires", "{status:#}");
+        let line = newer
+            .lines()
+            .position(|line| line.contains("requires"))
+            .expect("the line");
+        assert_eq!(error["line"], line + 1);
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.contains("requires Patchbay >=99, and this is 0.1.0")
+                && message.contains("install a version of the plugin that fits 0.1.0, or a Patchbay that is >=99"),
+            "{message}"
         );
-    });
-    let status = server.get("plugins/status").await.is(200).json();
-    let new = entry_at(&status, "new.lua");
-    assert_eq!(new["state"], "incompatible", "{status:#}");
-    assert_eq!(new["last_error"]["stage"], "requires");
-    assert_eq!(new["last_error"]["line"], 3);
-    let message = new["last_error"]["message"].as_str().expect("a message");
-    assert!(
-        message.contains("requires Patchbay >=99, and this is 0.1.0"),
-        "{message}"
-    );
-    assert!(!message.contains("stream"), "{message}");
+        assert_eq!(error["mistakes"].as_array().expect("mistakes").len(), 1, "{error:#}");
+        // The last good one stays: its form, and what is stored through it.
+        let form = server.get("plugins/OwnDataOutput/form").await.is(200).json();
+        assert_eq!((&form["version"], &form["state"]), (&json!("1.0.0"), &json!("incompatible")));
+        assert_eq!(form["ui_metadata"], good["ui_metadata"]);
+        let product = server.data_product("sales", "sales").await;
+        server
+            .configured("OwnDataOutput", &product, "n", json!({ "path": "p" }))
+            .await;
+        server
+            .folder
+            .write_by_rename(FILE, plugin("OwnDataOutput", "requires = \">=0.1\","));
+        server
+            .until("plugins/OwnDataOutput", 200, |details| {
+                details["state"] == "active" && details["last_error"].is_null()
+            })
+            .await;
+    }
 }

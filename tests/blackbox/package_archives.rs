@@ -1,6 +1,6 @@
 //! Archives that are no packages: each is refused with what was expected and found, and nothing of it lands.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -255,6 +255,140 @@ fn a_manifest_that_says_other_than_the_files_is_refused() {
     assert_eq!(landed(&unpacked), Vec::<String>::new());
     unpacked.write("one/patchbay-package.toml", manifest);
     install().well();
+}
+
+/// The files of an archive, by name.
+fn files_of(bytes: &[u8]) -> Vec<(String, String)> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(bytes));
+    let entries = archive.entries().expect("entries");
+    entries
+        .map(|entry| {
+            let mut entry = entry.expect("an entry");
+            let name = entry.path().expect("a path").display().to_string();
+            let mut text = String::new();
+            entry.read_to_string(&mut text).expect("text");
+            (name, text)
+        })
+        .collect()
+}
+
+/// The archive of some files, written by hand.
+fn archive_of(files: &[(String, String)]) -> Vec<u8> {
+    let entries: Vec<Vec<u8>> = files.iter().map(|(name, text)| file(name, text)).collect();
+    archive(&entries)
+}
+
+#[test]
+fn an_archive_whose_manifest_lies_is_refused() {
+    const MANIFEST: &str = "patchbay-package.toml";
+    let folder = Folder::new();
+    folder.write("one/plugin.lua", bigquery("1.0.0", "Dataset"));
+    folder.write("one/rules.lua", "return {}");
+    run(&folder, &["plugin", "pack", "one", "-o", "one.tar.gz"]).well();
+    let packed = std::fs::read(folder.path("one.tar.gz")).expect("the archive");
+    let files = files_of(&packed);
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.contains(&MANIFEST) && names.len() == 3, "{names:?}");
+    // Written by hand, what says the truth is installed.
+    let honest = Folder::new();
+    honest.write("one.tar.gz", archive_of(&files));
+    run(&honest, &["plugin", "install", "one.tar.gz"]).well();
+
+    let with = |name: &str, change: &dyn Fn(&str) -> String| -> Vec<u8> {
+        let changed: Vec<(String, String)> = files
+            .iter()
+            .map(|(found, text)| {
+                let text = if found == name {
+                    change(text)
+                } else {
+                    text.clone()
+                };
+                (found.clone(), text)
+            })
+            .collect();
+        assert_ne!(changed, files, "{name}");
+        archive_of(&changed)
+    };
+    let manifest = |from: &'static str, to: &'static str| {
+        with(MANIFEST, &move |text| text.replacen(from, to, 1))
+    };
+    let less: Vec<(String, String)> = files
+        .iter()
+        .filter(|(name, _)| name != "rules.lua")
+        .cloned()
+        .collect();
+    let more = [
+        &files[..],
+        &[("more.lua".to_owned(), "return {}".to_owned())],
+    ]
+    .concat();
+    for (bytes, says) in [
+        (
+            with("rules.lua", &|_| "return { 1 }".to_owned()),
+            "rules.lua with the hash",
+        ),
+        (
+            with("plugin.lua", &|_| bigquery("1.0.0", "Other")),
+            "plugin.lua with the hash",
+        ),
+        (archive_of(&less), "the file rules.lua, found none"),
+        (archive_of(&more), "found more.lua besides"),
+        (
+            manifest(
+                "name = \"BigQueryDataOutput\"",
+                "name = \"OtherDataOutput\"",
+            ),
+            "expected name = \"BigQueryDataOutput\" for OtherDataOutput",
+        ),
+        (
+            manifest(
+                "BigQueryDataOutput\"\nversion = \"1.0.0\"",
+                "BigQueryDataOutput\"\nversion = \"9.0.0\"",
+            ),
+            "expected version = \"1.0.0\" for BigQueryDataOutput, as its definition has it, found \"9.0.0\"",
+        ),
+        (
+            manifest("table = \"bigquery_", "table = \"snowflake_"),
+            "expected table = \"bigquery_data_output_configurations\"",
+        ),
+        (
+            manifest("name = \"bigquery\"", "name = \"../x\""),
+            "expected a package's name",
+        ),
+    ] {
+        refused(&bytes, says);
+        // Nor does it take the place of what is installed.
+        let folder = Folder::new();
+        folder.write("one.tar.gz", &packed);
+        folder.write("bad.tar.gz", &bytes);
+        run(&folder, &["plugin", "install", "one.tar.gz"]).well();
+        let lock = folder.read("data/packages/plugins.lock");
+        run(&folder, &["plugin", "install", "--force", "bad.tar.gz"]).badly();
+        assert_eq!(folder.read("data/packages/plugins.lock"), lock);
+        let mut kept = landed(&folder);
+        kept.sort();
+        assert_eq!(kept, ["bigquery", "plugins.lock"], "{says}");
+        run(&folder, &["plugin", "verify"]).well();
+    }
+}
+
+#[test]
+fn what_a_package_requires_is_shown() {
+    let folder = Folder::new();
+    folder.write(
+        "own/plugin.lua",
+        plugin("OwnDataOutput", "requires = \">=0.1, <2\","),
+    );
+    let checked = run(&folder, &["plugin", "install", "own"]).well();
+    assert!(checked.contains("own 1.0.0 installed"), "{checked}");
+    let info = run(&folder, &["plugin", "info", "own"]).well();
+    assert!(
+        info.contains("OwnDataOutput 1.0.0  requires Patchbay >=0.1, <2"),
+        "{info}"
+    );
+    let info = run(&folder, &["plugin", "info", "own", "--json"]).well();
+    let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+    assert_eq!(info["plugins"][0]["requires"], ">=0.1, <2", "{info:#}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use patchbay_plugin::definition::{Definition, PLUGIN_API};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::content::{Content, MANIFEST, hex};
@@ -164,10 +165,17 @@ impl Written {
         }
         let differs = |a: &PackagedPlugin| !manifest.plugins.contains(a);
         if let Some(plugin) = self.plugins.iter().find(|plugin| differs(plugin)) {
-            return Err(format!(
-                "{MANIFEST}: expected each plugin as its definition has it, found {} {} at {:?} ({remedy})",
-                plugin.name, plugin.version, plugin.path
-            ));
+            let at = manifest.plugins.iter().find(|at| at.path == plugin.path);
+            return Err(match at.and_then(|at| unlike(plugin, at)) {
+                Some((key, found, expected)) => format!(
+                    "{MANIFEST}: expected {key} = {expected} for {}, as its definition has it, found {found} ({remedy})",
+                    plugin.name
+                ),
+                None => format!(
+                    "{MANIFEST}: expected each plugin as its definition has it, found {} {} at {:?} ({remedy})",
+                    plugin.name, plugin.version, plugin.path
+                ),
+            });
         }
         if self.plugins.len() != manifest.plugins.len() {
             return Err(format!(
@@ -178,6 +186,24 @@ impl Written {
         }
         Ok(())
     }
+}
+
+/// The first key in which what a manifest says of a plugin is not what its definition says: the key, what is found there and
+/// what is expected.
+fn unlike(found: &PackagedPlugin, expected: &PackagedPlugin) -> Option<(String, Value, Value)> {
+    let entries = |plugin| match serde_json::to_value(plugin) {
+        Ok(Value::Object(entries)) => entries,
+        _ => serde_json::Map::new(),
+    };
+    let (found, expected) = (entries(found), entries(expected));
+    let of = |entries: &serde_json::Map<String, Value>, key: &str| {
+        entries.get(key).cloned().unwrap_or(Value::Null)
+    };
+    let key = expected
+        .keys()
+        .chain(found.keys())
+        .find(|key| of(&found, key) != of(&expected, key))?;
+    Some((key.clone(), of(&found, key), of(&expected, key)))
 }
 
 impl Manifest {

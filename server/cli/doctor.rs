@@ -397,6 +397,20 @@ impl Patient {
             found.ok("there is no database yet that steps could wait for");
             return found;
         };
+        let promises = self.registry.broken_promises(store).await;
+        for (plugin, reason) in promises.unwrap_or_default() {
+            let message = format!("{plugin}: {reason}");
+            match self.settings.strict_versions {
+                true => found.problem(
+                    message,
+                    format!(
+                        "a server shows what is stored and writes nothing, because strict_versions is on; change the number, or \
+                         accept it with `patchbay plugin migrate {plugin} --force`"
+                    ),
+                ),
+                false => found.warn(message, "give the next version a number that says it"),
+            }
+        }
         match self.registry.steps_for(store).await {
             Err(error) => found.problem(
                 format!("the migration histories cannot be read: {error}"),

@@ -131,6 +131,12 @@ fn complain(error: &anyhow::Error) {
     eprintln!("patchbay: {error:#}");
 }
 
+/// Prints one line on standard error that is no reason to fail.
+fn warn(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "warning: {line}");
+}
+
 /// Prints one line on standard output. A closed pipe, as in `patchbay … | head`, is no error.
 fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;

@@ -11,7 +11,7 @@ use patchbay_registry::{MigrationOrder, Registry, StepPreview, WrittenMigration}
 use patchbay_store::{DatabaseUrl, Store};
 
 use super::plugin::{load_aside, scratch};
-use super::say;
+use super::{say, warn};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -23,7 +23,7 @@ pub(super) enum Steps {
     /// Run the migrations of a plugin that wait to be told, or go up or down to one
     ///
     /// Without --to, all that are pending run, those that take something away included, and the plugin is held no longer;
-    /// before that the version is tried on the rows that are stored.
+    /// before that the version is tried on the rows that are stored, and its number held against what it changes.
     /// With --to, the steps up to that one run, or those after it are taken back by their `down`, the last one first and
     /// all in one transaction; the plugin is held there, so that no server runs its steps by itself until this is run
     /// without --to. A running server notices.
@@ -43,7 +43,8 @@ pub(super) struct Migrate {
     /// Print the SQL for both databases, and change nothing
     #[arg(long)]
     sql: bool,
-    /// Take the version although it would refuse rows that are stored; go down even where values are lost or a step is not
+    /// Take the version although it would refuse rows that are stored, or promises less by its number than it changes and
+    /// strict_versions is on; go down even where values are lost or a step is not
     /// proved to be reversible
     #[arg(long)]
     force: bool,
@@ -151,6 +152,9 @@ impl Migrate {
         store.close().await;
         let migrated = migrated.map_err(|error| anyhow!("{error}"))?;
         let plugin = &migrated.plugin;
+        if let Some(reason) = &migrated.broken_promise {
+            warn(format_args!("{plugin}: {reason}"));
+        }
         for id in &migrated.applied {
             say(format_args!("{id} applied"));
         }

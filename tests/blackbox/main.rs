@@ -73,6 +73,7 @@ mod package_archives;
 mod packages;
 mod plugin_check;
 mod plugin_dev;
+mod promises;
 mod readme;
 mod readme_words;
 mod reload;

@@ -333,7 +333,9 @@ async fn a_version_that_promises_too_little_is_warned_about_or_refused() {
                 })
                 .await;
             assert_eq!(refused["version"], "1.0.0");
-            assert_eq!(refused["last_error"]["message"], reason);
+            let remedy = "or accept it with `patchbay plugin migrate BigQueryDataOutput --force` or POST \
+                          /api/v2/plugins/reload?force=BigQueryDataOutput";
+            assert_eq!(refused["last_error"]["message"], format!("{reason}, {remedy}"));
             server.folder.write(FILE, with_fields("2.0.0", &demands));
             until_version(&server, "2.0.0").await;
         } else {

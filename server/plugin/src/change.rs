@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::field::{Field, FieldKind, ItemKind};
 use crate::migration::{Origin, Plan};
+use crate::outline::{Face, Outline};
 
 /// How much a change matters to those who use a plugin. Ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,30 +68,9 @@ pub fn summary(changes: &[Change]) -> Option<String> {
 }
 
 /// The differences from `before` to `now`, the gravest first. Code is not compared: what a hook does is for its tests.
-pub fn changes(before: &Definition, now: &Definition) -> Vec<Change> {
+pub fn changes(before: &Outline, now: &Definition) -> Vec<Change> {
     let mut found = Changes(Vec::new());
-    for alias in &before.aliases {
-        if !now.answers_to(alias.as_str()) {
-            found.add(Level::Major, format!("aliases.{alias}"), "is removed");
-        }
-    }
-    for alias in &now.aliases {
-        if !before.answers_to(alias.as_str()) {
-            found.add(Level::Minor, format!("aliases.{alias}"), "is new");
-        }
-    }
-    if before.requires != now.requires {
-        found.add(Level::Minor, "requires", "is different");
-    }
-    let (old, new) = (&before.platform, &now.platform);
-    if old.platform_key != new.platform_key {
-        let what = format!("was \"{}\", is \"{}\"", old.platform_key, new.platform_key);
-        found.add(Level::Major, "platform.platform_key", what);
-    } else if old != new {
-        found.add(Level::Patch, "platform", "looks different");
-    }
     found.fields("fields", &before.fields, &now.fields);
-    found.fields("settings", &before.settings, &now.settings);
     match (&before.table, &now.table) {
         (Some(old), Some(new)) if old != new => {
             found.add(
@@ -103,33 +83,8 @@ pub fn changes(before: &Definition, now: &Definition) -> Vec<Change> {
         (None, Some(_)) => found.add(Level::Minor, "table", "is new"),
         _ => {}
     }
-    if before.environment_entry != now.environment_entry {
-        found.add(Level::Minor, "environment_entry", "is different");
-    }
-    let (old, new) = (before.hooks, now.hooks);
-    for (hook, had, has, lost) in [
-        (
-            "ui_metadata",
-            old.ui_metadata,
-            new.ui_metadata,
-            Level::Minor,
-        ),
-        ("normalize", old.normalize, new.normalize, Level::Minor),
-        ("validate", old.validate, new.validate, Level::Minor),
-        ("render", old.render, new.render, Level::Major),
-        ("url", old.url, new.url, Level::Major),
-        ("upgrade", old.upgrade, new.upgrade, Level::Patch),
-    ] {
-        match (had, has) {
-            (true, false) => found.add(lost, hook, "is removed"),
-            // It is not for those who use the plugin, but for what an older version has left.
-            (false, true) if hook == "upgrade" => found.add(Level::Patch, hook, "is new"),
-            (false, true) => found.add(Level::Minor, hook, "is new"),
-            _ => {}
-        }
-    }
-    if before.examples != now.examples || before.placeholders != now.placeholders {
-        found.add(Level::Patch, "examples and placeholders", "are different");
+    if let Some(face) = &before.face {
+        found.face(face, now);
     }
     found.in_order()
 }
@@ -184,15 +139,13 @@ pub fn next_version(before: &str, level: Level) -> Option<Version> {
 
 /// Why a version number promises less than its changes make; none when it keeps its word, and when it goes back to an older
 /// version, which promises nothing about what came later.
-pub fn broken_promise(before: &Definition, now: &Definition, changes: &[Change]) -> Option<String> {
-    if let (Some(before), Some(now)) = (lenient(&before.version), lenient(&now.version))
-        && now < before
-    {
+pub fn broken_promise(before: &str, now: &str, changes: &[Change]) -> Option<String> {
+    if is_older(now, before) {
         return None;
     }
     let level = changes.iter().map(|change| change.level).max()?;
     let gravest = changes.iter().find(|change| change.level == level)?;
-    let promised = promise(&before.version, &now.version);
+    let promised = promise(before, now);
     if promised.is_some_and(|promised| promised >= level) {
         return None;
     }
@@ -208,13 +161,11 @@ pub fn broken_promise(before: &Definition, now: &Definition, changes: &[Change])
         None => "nothing changed".to_owned(),
         Some(level) => format!("{} at most", level.word()),
     };
-    let help = next_version(&before.version, level)
+    let help = next_version(before, level)
         .map(|version| format!("; make it {version}"))
         .unwrap_or_default();
     Some(format!(
-        "the version {} after {} says that there is {says}, but {gravest}{more}, which is {}{help}",
-        now.version,
-        before.version,
+        "the version {now} after {before} says that there is {says}, but {gravest}{more}, which is {}{help}",
         level.word(),
     ))
 }
@@ -250,6 +201,58 @@ impl Changes {
     fn in_order(mut self) -> Vec<Change> {
         self.0.sort_by_key(|change| Reverse(change.level));
         self.0
+    }
+
+    fn face(&mut self, before: &Face, now: &Definition) {
+        for alias in &before.aliases {
+            if !now.answers_to(alias.as_str()) {
+                self.add(Level::Major, format!("aliases.{alias}"), "is removed");
+            }
+        }
+        for alias in &now.aliases {
+            if !before.aliases.contains(alias) {
+                self.add(Level::Minor, format!("aliases.{alias}"), "is new");
+            }
+        }
+        if before.requires != now.requires.as_ref().map(ToString::to_string) {
+            self.add(Level::Minor, "requires", "is different");
+        }
+        let (old, new) = (&before.platform, &now.platform);
+        if old.platform_key != new.platform_key {
+            let what = format!("was \"{}\", is \"{}\"", old.platform_key, new.platform_key);
+            self.add(Level::Major, "platform.platform_key", what);
+        } else if old != new {
+            self.add(Level::Patch, "platform", "looks different");
+        }
+        self.fields("settings", &before.settings, &now.settings);
+        if before.environment_entry != now.environment_entry {
+            self.add(Level::Minor, "environment_entry", "is different");
+        }
+        let (old, new) = (before.hooks, now.hooks);
+        for (hook, had, has, lost) in [
+            (
+                "ui_metadata",
+                old.ui_metadata,
+                new.ui_metadata,
+                Level::Minor,
+            ),
+            ("normalize", old.normalize, new.normalize, Level::Minor),
+            ("validate", old.validate, new.validate, Level::Minor),
+            ("render", old.render, new.render, Level::Major),
+            ("url", old.url, new.url, Level::Major),
+            ("upgrade", old.upgrade, new.upgrade, Level::Patch),
+        ] {
+            match (had, has) {
+                (true, false) => self.add(lost, hook, "is removed"),
+                // It is not for those who use the plugin, but for what an older version has left.
+                (false, true) if hook == "upgrade" => self.add(Level::Patch, hook, "is new"),
+                (false, true) => self.add(Level::Minor, hook, "is new"),
+                _ => {}
+            }
+        }
+        if before.examples != now.examples || before.placeholders != now.placeholders {
+            self.add(Level::Patch, "examples and placeholders", "are different");
+        }
     }
 
     fn fields(&mut self, part: &str, before: &[Field], now: &[Field]) {
@@ -474,7 +477,10 @@ mod tests {
     }
 
     fn gravest(before: Vec<Term>, now: Vec<Term>) -> Option<Level> {
-        let found = changes(&plugin("1.0.0", before), &plugin("1.0.0", now));
+        let found = changes(
+            &Outline::of(&plugin("1.0.0", before)),
+            &plugin("1.0.0", now),
+        );
         found.first().map(|change| change.level)
     }
 
@@ -557,20 +563,55 @@ mod tests {
     fn a_broken_promise_says_what_would_keep_it() {
         let before = plugin("1.0.0", vec![field("string", [])]);
         let now = plugin("1.0.1", Vec::new());
-        let found = changes(&before, &now);
+        let found = changes(&Outline::of(&before), &now);
         assert_eq!(
-            broken_promise(&before, &now, &found).as_deref(),
+            broken_promise("1.0.0", "1.0.1", &found).as_deref(),
             Some(
                 "the version 1.0.1 after 1.0.0 says that there is a fix at most, but fields.x is removed (and 1 more), \
                  which is a breaking change; make it 2.0.0"
             )
         );
-        let honest = plugin("2.0.0", Vec::new());
-        assert_eq!(broken_promise(&before, &honest, &found), None);
-        assert_eq!(broken_promise(&before, &before, &[]), None);
+        assert_eq!(broken_promise("1.0.0", "2.0.0", &found), None);
+        assert_eq!(broken_promise("1.0.0", "1.0.0", &[]), None);
         // Who goes back takes back what came later.
-        let back = changes(&now, &before);
+        let back = changes(&Outline::of(&now), &before);
         assert!(!back.is_empty());
-        assert_eq!(broken_promise(&now, &before, &back), None);
+        assert_eq!(broken_promise("1.0.1", "1.0.0", &back), None);
+    }
+
+    #[test]
+    fn what_was_written_down_compares_as_the_definition_does() {
+        let term = |version: &str, alias: &str| {
+            let values = Term::List(vec![text("a"), text("b")]);
+            let setting = table([("type", text("string")), ("name", text("org"))]);
+            table([
+                ("name", text("Example")),
+                ("version", text(version)),
+                ("aliases", Term::List(vec![text(alias)])),
+                ("requires", text(">=0.1, <2")),
+                (
+                    "fields",
+                    Term::List(vec![field("enum", [("values", values)])]),
+                ),
+                ("settings", Term::List(vec![setting])),
+                ("environment_entry", text("x")),
+                ("examples", Term::List(vec![table([("x", text("a"))])])),
+            ])
+        };
+        let read = |version, alias| Definition::read(term(version, alias), Vec::new());
+        let before = read("1.0.0", "Older").expect("a definition");
+        let kept = serde_json::to_string(&Outline::of(&before)).expect("plain data");
+        let kept: Outline = serde_json::from_str(&kept).expect("read back");
+        assert_eq!(kept, Outline::of(&before));
+        assert_eq!(changes(&kept, &before), []);
+        let now = read("1.0.1", "Newer").expect("a definition");
+        let found = changes(&kept, &now);
+        assert_eq!(found[0].to_string(), "aliases.Older is removed");
+        // Where only the fields are known, only they are compared.
+        let fields = Outline { face: None, ..kept };
+        assert_eq!(changes(&fields, &now), []);
+        let bare = serde_json::json!({ "version": "1.0.0", "table": null, "fields": [] });
+        let bare: Outline = serde_json::from_value(bare).expect("read");
+        assert_eq!(changes(&bare, &now).len(), 2, "a field and a table");
     }
 }

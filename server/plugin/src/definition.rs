@@ -3,6 +3,7 @@
 use std::fmt;
 
 use semver::{Version, VersionReq};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Map;
@@ -54,7 +55,8 @@ pub struct Definition {
 }
 
 /// The functions of a definition that the server calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hooks {
     /// Gives the form.
     pub ui_metadata: bool,
@@ -71,7 +73,8 @@ pub struct Hooks {
 }
 
 /// How the entry of an environment's service configuration that belongs to a configuration is found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EnvironmentEntry {
     /// There is none.
     #[default]

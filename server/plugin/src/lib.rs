@@ -17,6 +17,7 @@
 //! | [`secret`] | secrets in the catalogue: how they are told, that they never leave, whose is kept |
 //! | [`configuration`] | stored configurations, data products, revisions |
 //! | [`migration`] | migrations as lists of operations, the table they make, and the plan from what is applied to what is wanted |
+//! | [`outline`] | what is kept of a definition to compare the next version with |
 //! | [`change`] | what changed between two versions, and what their numbers promise about it |
 //! | [`schema`] | the JSON Schema of a plugin's configuration |
 //! | [`reference`] | the reference page of a plugin |
@@ -32,6 +33,7 @@ pub mod field;
 pub mod form;
 pub mod migration;
 pub mod name;
+pub mod outline;
 pub mod platform;
 pub mod reference;
 pub mod schema;

@@ -14,6 +14,7 @@ use patchbay_store::{Store, StoreError};
 use crate::Registry;
 use crate::check::Fixed;
 use crate::enabling::{Selectable, Selection};
+use crate::reload::compared;
 
 /// How long an event may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -92,6 +93,36 @@ impl Registry {
             })
         });
         off.collect()
+    }
+
+    /// Which of the active plugins promise less by their number than they change in another database than the registry's own,
+    /// and why. Nothing is written.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn broken_promises(
+        &self,
+        store: &Store,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let (histories, marks) = (store.histories().await?, store.applied_marks().await?);
+        let outlines = store.applied_outlines().await?;
+        let generation = self.current();
+        let mut found = Vec::new();
+        for entry in &generation.entries {
+            let definition = entry.active.definition();
+            let name = definition.name.as_str();
+            let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
+            let (Some(before), Ok(plan)) = (outlines.get(name), plan(definition, history)) else {
+                continue;
+            };
+            let (changes, broken) = compared(before, definition, &plan);
+            let told = marks
+                .get(name)
+                .and_then(|mark| mark.broken_promise.clone())
+                .filter(|_| changes.is_empty() && before.version == definition.version);
+            found.extend(broken.or(told).map(|reason| (name.to_owned(), reason)));
+        }
+        Ok(found)
     }
 
     /// What the migrations of the enabled plugins want of another database than the registry's own, by plugin. Nothing is

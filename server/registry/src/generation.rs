@@ -14,7 +14,7 @@ use patchbay_lua as lua;
 use patchbay_plugin::change::Change;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::PluginTable;
+use patchbay_store::{AppliedMark, PluginTable};
 
 use crate::discovery::Place;
 use crate::form::{FormKeeper, KeptForm};
@@ -38,7 +38,7 @@ pub(crate) struct ActivePlugin {
     pub(crate) broken_promise: Option<String>,
     /// The rows that it would refuse, when it serves all the same because nothing served before it.
     pub(crate) refused: Option<RowCheck>,
-    /// Why it takes no writes, when it does not: its table is of a newer version.
+    /// Why it takes no writes, when it does not: its table is of a newer version, or its number promises too little.
     pub(crate) read_only: Option<ReadOnly>,
     /// Whether its writes wait, because the next version carries its rows over and is about to take its place.
     pub(crate) paused: AtomicBool,
@@ -56,15 +56,25 @@ impl ActivePlugin {
     pub(crate) fn name(&self) -> &str {
         self.definition().name.as_str()
     }
+
+    /// Whether its number promises too little, so that it only shows what another version has stored.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.read_only
+            .as_ref()
+            .is_some_and(|read_only| read_only.refused_at.is_some())
+    }
 }
 
-/// That a plugin is older than its table.
+/// That a plugin only shows what is stored.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadOnly {
     /// The reason.
     pub(crate) failure: Arc<Failure>,
     /// Since when. The newer version may be on its way here.
     pub(crate) since: Instant,
+    /// What was applied when it turned out to promise too little; none when it is older than its table. When something else
+    /// is applied, it is judged again.
+    pub(crate) refused_at: Option<AppliedMark>,
 }
 
 /// An icon.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use patchbay_plugin::change::{self, Change, broken_promise, changes_of_plan};
+use patchbay_plugin::change::Change;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
     AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
 };
+use patchbay_plugin::outline::Outline;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Applied, AppliedMark, Applying, Held, Store, StoreError};
 
 use super::judge::Judged;
+use super::promise::Promise;
 use super::slot::Loaded;
 use crate::form::{FormKeeper, KeptForm, compute, last_error};
 use crate::generation::{ActivePlugin, Failure};
@@ -96,6 +98,8 @@ pub(super) struct Known<'a> {
     pub(super) history: Result<&'a [AppliedMigration], &'a StoreError>,
     /// What is applied.
     pub(super) mark: Option<&'a AppliedMark>,
+    /// The same in full, where it was read.
+    pub(super) outline: Option<&'a Outline>,
     /// Whether it is the version that serves, whose table has changed under it.
     pub(super) stale: bool,
     /// Whether the version that serves goes in any case, because its place is gone or its table was taken back.
@@ -114,13 +118,15 @@ pub(super) enum Ready {
     Whole(Box<Prepared>),
     /// It is older than its table, and may only show it.
     ReadOnly(Box<ActivePlugin>),
+    /// Its number promises too little: it may show what is stored where no other version serves, else it fails so.
+    Refused(Box<ActivePlugin>, Failure),
 }
 
 impl Ready {
     pub(super) fn definition(&self) -> &Arc<Definition> {
         match self {
             Ready::Whole(prepared) => prepared.loaded.plugin.definition(),
-            Ready::ReadOnly(active) => active.definition(),
+            Ready::ReadOnly(active) | Ready::Refused(active, _) => active.definition(),
         }
     }
 }
@@ -145,6 +151,11 @@ pub(super) struct Prepared {
 impl Activation<'_> {
     /// Checks a loaded plugin, computes its form, and tries its rules on the rows that it would own.
     pub(super) async fn prepare(&self, loaded: Loaded, known: Known<'_>) -> Result<Ready, Failure> {
+        // One that was refused has taken nobody's place.
+        let known = Known {
+            serving: known.serving.filter(|active| !active.is_refused()),
+            ..known
+        };
         let serving = known.serving;
         let definition = loaded.plugin.definition().clone();
         let fail = |state, stage: &str, message: String| {
@@ -182,14 +193,13 @@ impl Activation<'_> {
                 ),
             ));
         }
-        let mut changes = changes_of_plan(&plan);
-        let mut broken = None;
-        if let Some(serving) = serving {
-            changes.extend(change::changes(serving.definition(), &definition));
-            broken = broken_promise(serving.definition(), &definition, &changes);
-        }
-        if let Some(reason) = broken.as_ref().filter(|_| self.strict_versions) {
-            return Err(fail(PluginState::Failed, "version", reason.clone()));
+        let Promise {
+            changes,
+            broken: broken_promise,
+            refused,
+        } = self.promise(&loaded, &plan, known);
+        if let Some(reason) = refused {
+            return self.refuse(loaded, known, reason).await;
         }
         // Rows are read in the shape that this version wants; where steps are pending, there are none in it yet.
         let table = serving
@@ -224,7 +234,7 @@ impl Activation<'_> {
             plan,
             form,
             changes,
-            broken_promise: broken,
+            broken_promise,
             rows,
             mark: known.mark.cloned(),
             serving: serving.cloned(),
@@ -267,6 +277,7 @@ impl Activation<'_> {
                     serving: serving.as_ref(),
                     history: Ok(&[]),
                     mark: mark.as_ref(),
+                    outline: None,
                     stale,
                     goes,
                     first: true,
@@ -290,6 +301,8 @@ impl Activation<'_> {
             by: "server".to_owned(),
             code: rows.code,
             carried: rows.carried.map(Arc::new),
+            broken_promise: broken_promise.clone(),
+            partly: false,
         };
         for tries in 1.. {
             let carries = applying.carried.is_some();
@@ -297,9 +310,8 @@ impl Activation<'_> {
                 // What is applied is another server's, which has the same steps.
                 true if stale => Ok(Applied::Done),
                 true => {
-                    let code = applying.code.clone();
-                    let recorded = self.store.record_definition_of(definition, code).await;
-                    recorded.map(|()| Applied::Done)
+                    let recorded = self.store.record_definition(definition, applying.clone());
+                    recorded.await.map(|()| Applied::Done)
                 }
                 false => {
                     self.store

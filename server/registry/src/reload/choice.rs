@@ -9,12 +9,18 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use patchbay_plugin::migration::AppliedMigration;
+use patchbay_plugin::outline::Outline;
+use patchbay_store::AppliedMark;
 
 use super::activation::{Activation, Claims, Known, Ready, drifted};
+use super::judge::hex;
 use super::slot::{Loaded, Slot};
 use super::{Builder, Key, LOADS_AT_ONCE, Touched};
 use crate::enabling::Selectable;
 use crate::generation::{ActivePlugin, Failure, Generation};
+
+/// A version that is to be checked: where it is, whether its table has changed under it, and what held it back before.
+type Contender = (Key, Loaded, bool, Option<Arc<Failure>>);
 
 /// The slots in the order in which they are preferred for one name.
 pub(super) fn by_preference(slots: &BTreeMap<Key, Slot>) -> impl Iterator<Item = (&Key, &Slot)> {
@@ -70,11 +76,13 @@ impl Builder {
             .collect()
     }
 
-    /// The version that serves although it would refuse rows, when that shall be accepted.
+    /// The version that serves although it would refuse rows, or is shown although its number promises too little, when that
+    /// shall be accepted.
     fn to_accept<'a>(&self, slot: &'a Slot) -> Option<&'a Loaded> {
         let active = slot.active.as_ref()?;
         let force = self.force.as_ref()?;
-        let told = active.refused.is_some() && active.definition().answers_to(force);
+        let told = (active.refused.is_some() || active.is_refused())
+            && active.definition().answers_to(force);
         slot.loaded
             .as_ref()
             .filter(|loaded| told && loaded.fingerprint == active.fingerprint)
@@ -100,7 +108,9 @@ impl Builder {
         let looks_again = |slot: &Slot| slot.drifted || matches!(touched, Touched::Everything);
         let examined = self.slots.values().any(|slot| {
             slot.enabled
-                && (slot.newest().is_some() || (slot.active.is_some() && looks_again(slot)))
+                && (slot.newest().is_some()
+                    || slot.refused_before(known).is_some()
+                    || (slot.active.is_some() && looks_again(slot)))
         });
         if !examined && moved.is_empty() {
             return HashMap::new();
@@ -124,12 +134,13 @@ impl Builder {
                 slot.leave_what_was_taken_back(histories);
             }
         }
-        let newest: Vec<_> = self
+        let newest: Vec<Contender> = self
             .slots
             .iter()
             .filter(|(_, slot)| slot.enabled)
             .filter_map(|(key, slot)| {
-                let (loaded, stale) = match slot.newest().or_else(|| self.to_accept(slot)) {
+                let unserved = slot.newest().or_else(|| self.to_accept(slot));
+                let (loaded, stale) = match unserved.or_else(|| slot.refused_before(known)) {
                     Some(loaded) => (loaded, false),
                     None => (slot.stale(known)?, true),
                 };
@@ -142,6 +153,7 @@ impl Builder {
             .collect();
         self.look_at_tables(names, histories.as_ref().ok(), touched)
             .await;
+        let outlines = &self.outlines(current, &newest, known).await;
         let first = &self.first_contenders();
         let stays = |active: &Arc<ActivePlugin>| {
             let mut own = self.slots.values().filter(|slot| slot.enabled);
@@ -167,6 +179,7 @@ impl Builder {
                     serving: serving.map(|entry| &entry.active),
                     history,
                     mark: known.get(&name),
+                    outline: outlines.get(&name),
                     stale,
                     goes: !serving.is_some_and(|entry| stays(&entry.active)),
                     first: first.contains(&key),
@@ -178,6 +191,35 @@ impl Builder {
             .buffer_unordered(LOADS_AT_ONCE)
             .collect()
             .await
+    }
+
+    /// What is applied of the plugins, to compare versions with. It is only read where it counts: where nothing serves that
+    /// could be compared with, or a version may be refused. Code that is applied already needs no comparison.
+    async fn outlines(
+        &self,
+        current: &Generation,
+        newest: &[Contender],
+        marks: &BTreeMap<String, AppliedMark>,
+    ) -> BTreeMap<String, Outline> {
+        let counts = newest.iter().any(|(_, loaded, ..)| {
+            let name = loaded.plugin.definition().name.as_str();
+            let serves = current
+                .entry(name)
+                .is_some_and(|entry| entry.active.read_only.is_none());
+            let applied = |mark: &AppliedMark| mark.code.as_ref() == Some(&hex(&loaded.code));
+            (!serves || self.settings.strict_versions)
+                && marks.get(name).is_some_and(|mark| !applied(mark))
+        });
+        if !counts {
+            return BTreeMap::new();
+        }
+        self.store.applied_outlines().await.unwrap_or_else(|error| {
+            tracing::error!(
+                "Plugin registry: what is applied of the plugins cannot be read: {}",
+                error.detail()
+            );
+            BTreeMap::new()
+        })
     }
 
     /// Reads at which steps plugins are held, and whether the tables of those that are to serve are what their migrations
@@ -291,6 +333,13 @@ impl Builder {
                         Some(self.activation().finish(*prepared).await)
                     }
                     (Ok(()), Ready::ReadOnly(active)) => Some(Ok(*active)),
+                    // What serves goes before what only shows.
+                    (Ok(()), Ready::Refused(_, failure))
+                        if self.another_serves(name, keys, key, prepared) =>
+                    {
+                        Some(Err(failure))
+                    }
+                    (Ok(()), Ready::Refused(active, _)) => Some(Ok(*active)),
                     (Err(failure), _) => Some(Err(failure)),
                 },
                 Some(Err(failure)) => Some(Err(failure)),
@@ -321,6 +370,25 @@ impl Builder {
             }
         }
         None
+    }
+
+    /// Whether a contender after this one serves, or is about to.
+    fn another_serves(
+        &self,
+        name: &str,
+        keys: &[Key],
+        key: &Key,
+        prepared: &HashMap<Key, Result<Ready, Failure>>,
+    ) -> bool {
+        let later = keys.iter().skip_while(|other| *other != key).skip(1);
+        later.into_iter().any(|other| match prepared.get(other) {
+            Some(Ok(ready)) => matches!(ready, Ready::Whole(_)),
+            Some(Err(_)) => false,
+            None => self.slots.get(other).is_some_and(|slot| {
+                let active = slot.active.as_ref();
+                active.is_some_and(|active| active.name() == name && active.read_only.is_none())
+            }),
+        })
     }
 
     /// Says on both sides why of several plugins of one name only one serves.

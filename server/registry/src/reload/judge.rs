@@ -17,7 +17,7 @@ use patchbay_plugin::change::is_older;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{Plan, PlanError};
 use patchbay_plugin::platform::PluginState;
-use patchbay_store::{Applied, Applying, Carried, StoreError};
+use patchbay_store::{Applied, AppliedMark, Applying, Carried, StoreError};
 use uuid::Uuid;
 
 use super::Builder;
@@ -264,11 +264,27 @@ impl Activation<'_> {
             ),
             version,
         ));
+        let shown = self.shown(loaded, failure, None).await?;
+        Ok(Ready::ReadOnly(Box::new(shown)))
+    }
+
+    /// A version that only shows what is stored, as another one has stored it.
+    pub(super) async fn shown(
+        &self,
+        loaded: Loaded,
+        failure: Arc<Failure>,
+        refused_at: Option<AppliedMark>,
+    ) -> Result<ActivePlugin, Failure> {
+        let definition = loaded.plugin.definition().clone();
         let unavailable = |error: StoreError| store_failure(&error, &definition);
-        let table = self.store.applied_table(name).await.map_err(unavailable)?;
+        let table = self
+            .store
+            .applied_table(&definition.name)
+            .await
+            .map_err(unavailable)?;
         let table = table.map(|(table, _)| table);
         let form = compute(&loaded.plugin, self.store, table.as_ref(), None).await;
-        Ok(Ready::ReadOnly(Box::new(ActivePlugin {
+        Ok(ActivePlugin {
             fingerprint: loaded.fingerprint,
             table,
             form: FormKeeper::holding(Arc::new(form)),
@@ -278,12 +294,13 @@ impl Activation<'_> {
             read_only: Some(ReadOnly {
                 failure,
                 since: Instant::now(),
+                refused_at,
             }),
             paused: AtomicBool::new(false),
             hook_error: Default::default(),
             icon: loaded.icon,
             plugin: loaded.plugin,
-        })))
+        })
     }
 }
 
@@ -293,6 +310,7 @@ impl Builder {
         &self,
         order: &MigrationOrder,
         plan: &Plan,
+        broken_promise: Option<String>,
     ) -> Result<(), RequestError> {
         let slot = self.slot_of(&order.plugin)?;
         let loaded = slot
@@ -327,18 +345,20 @@ impl Builder {
             return Err(RequestError::Conflict(lines.join("\n")));
         }
         let carried = checked.carried.filter(|carried| !carried.is_empty());
+        let mut applying = Applying {
+            by: order.by.clone(),
+            code: Some(code),
+            broken_promise,
+            ..Applying::default()
+        };
         if plan.pending.is_empty() && carried.is_none() {
             if force {
-                let recorded = self.store.record_definition_of(definition, Some(code));
+                let recorded = self.store.record_definition(definition, applying);
                 recorded.await.map_err(told)?;
             }
             return Ok(());
         }
-        let mut applying = Applying {
-            by: order.by.clone(),
-            code: Some(code),
-            carried: carried.map(Arc::new),
-        };
+        applying.carried = carried.map(Arc::new);
         loop {
             let applied = self
                 .store

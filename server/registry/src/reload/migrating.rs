@@ -12,7 +12,7 @@ use patchbay_plugin::migration::{
 };
 use patchbay_plugin::name::{MigrationId, PluginName};
 use patchbay_store::render::render;
-use patchbay_store::{Dialect, Store, StoreError, fields_of};
+use patchbay_store::{Applying, Dialect, Store, StoreError, fields_of};
 
 use super::choice::by_preference;
 use super::slot::Slot;
@@ -29,8 +29,8 @@ pub struct MigrationOrder {
     pub plugin: String,
     /// The number or id of the last step that shall be applied, `0` for none; when left out, all that are pending run.
     pub to: Option<String>,
-    /// Whether the version may refuse rows that are stored, values may be lost, and steps be taken back that are not
-    /// proved to be reversible.
+    /// Whether the version may refuse rows that are stored and promise too little by its number, values may be lost, and steps
+    /// be taken back that are not proved to be reversible.
     pub force: bool,
     /// Who has it done.
     pub by: String,
@@ -49,6 +49,8 @@ pub struct Migrated {
     pub held_at: Option<String>,
     /// Whether it was held before, and is not any more.
     pub released: bool,
+    /// That the version number promises less than the change makes, when the version was taken all the same.
+    pub broken_promise: Option<String>,
 }
 
 /// A step that would be applied or taken back.
@@ -133,6 +135,7 @@ impl Builder {
             taken_back: Vec::new(),
             held_at,
             released: false,
+            broken_promise: None,
         };
         match way {
             Way::Back(way) => {
@@ -156,6 +159,9 @@ impl Builder {
                 if let Some(misfit) = definition.incompatibility() {
                     return Err(conflict(misfit));
                 }
+                // Before anything happens: a step of a version that no server takes would only be in the way of the one before.
+                migrated.broken_promise = self.promise(order, &plan).await?;
+                let broken = migrated.broken_promise.clone();
                 migrated.applied = ids(&plan.pending[..count]);
                 let whole = count == plan.pending.len();
                 let before = self.store.held().await?.remove(plugin.as_str());
@@ -164,12 +170,17 @@ impl Builder {
                     self.store.hold(&plugin, step.as_ref(), &order.by).await?;
                 }
                 let done = match whole {
-                    true => self.apply(order, &plan).await,
+                    true => self.apply(order, &plan, broken).await,
                     // The rows are tried when the last step is taken: no version serves before.
                     false => {
                         let (part, plan) = as_of(&definition, &history, &plan, count)?;
-                        let done = self.store.migrate(&part, &plan, &order.by).await;
-                        done.map_err(told)
+                        let applying = Applying {
+                            by: order.by.clone(),
+                            partly: true,
+                            ..Applying::default()
+                        };
+                        let done = self.store.migrate_with(&part, &plan, applying).await;
+                        done.map(|_| ()).map_err(told)
                     }
                 };
                 if let Err(error) = done {
@@ -183,7 +194,9 @@ impl Builder {
                 (Some(step), _) => self.store.hold(&plugin, step.as_ref(), &order.by).await?,
                 (None, Some(definition)) => {
                     let plan = plan(definition, &history).map_err(conflict)?;
-                    self.apply(order, &plan).await?;
+                    migrated.broken_promise = self.promise(order, &plan).await?;
+                    let broken = migrated.broken_promise.clone();
+                    self.apply(order, &plan, broken).await?;
                 }
                 (None, None) => {}
             },

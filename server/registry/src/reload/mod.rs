@@ -27,6 +27,7 @@ mod choice;
 mod judge;
 mod migrating;
 mod plugin_settings;
+mod promise;
 mod report;
 mod rows;
 mod slot;
@@ -37,6 +38,7 @@ use slot::{Loaded, Slot, differs, fingerprint};
 pub(crate) use activation::Claims;
 pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use plugin_settings::settings_of;
+pub(crate) use promise::compared;
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 

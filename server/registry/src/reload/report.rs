@@ -28,6 +28,9 @@ pub(crate) fn log_generation(before: &Generation, now: &Generation) {
         match (&finding.failure, &finding.serving) {
             (Some(failure), serving) => {
                 let rest = match serving {
+                    Some(active) if active.read_only.is_some() => {
+                        "what is stored is shown, and nothing is written".to_owned()
+                    }
                     Some(active) => {
                         format!("version {} keeps serving", active.definition().version)
                     }

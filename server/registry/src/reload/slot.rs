@@ -123,6 +123,18 @@ impl Slot {
         })
     }
 
+    /// The newest version that loads, when it was refused for its number and something else is applied since, which may be
+    /// the version itself.
+    pub(super) fn refused_before(&self, marks: &BTreeMap<String, AppliedMark>) -> Option<&Loaded> {
+        let active = self.active.as_ref()?;
+        let refused_at = active.read_only.as_ref()?.refused_at.as_ref()?;
+        self.loaded.as_ref().filter(|loaded| {
+            self.load_failure.is_none()
+                && active.fingerprint == loaded.fingerprint
+                && marks.get(active.name()) != Some(refused_at)
+        })
+    }
+
     /// Whether the table of what serves is at another step than the one it was built for.
     pub(super) fn has_moved(&self, marks: &BTreeMap<String, AppliedMark>) -> bool {
         self.active.as_ref().is_some_and(|active| {

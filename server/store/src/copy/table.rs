@@ -168,6 +168,8 @@ pub(super) fn core_tables() -> Vec<CopyTable> {
                 ("applied_at", Time),
                 ("applied_by", Text),
                 ("code", Text),
+                ("outline", Json),
+                ("broken_promise", Text),
             ],
         ),
         core(

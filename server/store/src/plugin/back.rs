@@ -283,6 +283,9 @@ impl Store {
                         text(&by),
                         // Whatever serves the table next is tried on its rows.
                         Value::String(None),
+                        // A version that comes now is still one after the version that was there.
+                        Value::Json(row.optional_json(9)?.map(Box::new)),
+                        optional(row.optional_text(10)?),
                         name(),
                     ];
                     session.execute(&own.change_definition, values).await?;

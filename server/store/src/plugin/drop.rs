@@ -75,6 +75,9 @@ impl Store {
                         now().into(),
                         text(&by),
                         Value::String(None),
+                        // A plugin that comes later is the first of its name.
+                        Value::Json(None),
+                        Value::String(None),
                         name(),
                     ];
                     session.execute(&own.change_definition, values).await?;

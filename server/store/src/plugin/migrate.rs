@@ -11,6 +11,7 @@ use patchbay_plugin::migration::{
     AppliedMigration, BASE_TABLE, Operation, Origin, Plan, Tables, plan as plan_from,
 };
 use patchbay_plugin::name::{MigrationId, TableName};
+use patchbay_plugin::outline::Outline;
 use sea_query::Value;
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -34,6 +35,10 @@ struct Recorded {
     same: bool,
     /// The hash of the code that is recorded with it.
     code: Option<String>,
+    /// What the next version is compared with.
+    outline: Option<Json>,
+    /// Why its number promises too little.
+    broken_promise: Option<String>,
 }
 
 /// What is applied together with a definition.
@@ -46,6 +51,11 @@ pub struct Applying {
     pub code: Option<String>,
     /// The rows that are carried over with it.
     pub carried: Option<Arc<Carried>>,
+    /// Why the version number promises less than the change makes.
+    pub broken_promise: Option<String>,
+    /// Whether these steps are only some of those to the version. Then the next one, which may be the same, is still compared
+    /// with what there was before.
+    pub partly: bool,
 }
 
 /// What became of it.
@@ -62,6 +72,13 @@ fn fields_json(definition: &Definition) -> Json {
         .unwrap_or_else(|_| unreachable!("fields are plain data"))
 }
 
+/// What the next version is compared with. Postgres cannot hold a NUL, and such a definition is compared with nothing.
+fn outline_json(definition: &Definition) -> Option<Json> {
+    let outline = serde_json::to_value(Outline::of(definition))
+        .unwrap_or_else(|_| unreachable!("an outline is plain data"));
+    (!outline.to_string().contains("\\u0000")).then_some(outline)
+}
+
 async fn recorded(
     session: &mut Session,
     statements: &Statements,
@@ -73,15 +90,20 @@ async fn recorded(
             revision: None,
             same: false,
             code: None,
+            outline: None,
+            broken_promise: None,
         });
     };
     let same = row.text(2)? == definition.version
         && row.optional_text(3)? == definition.table.as_ref().map(TableName::as_str)
         && row.json(4)? == fields_json(definition);
+    let outline = row.optional_json(9)?;
     Ok(Recorded {
         revision: Some(row.integer(1)?),
-        same,
+        same: same && outline == outline_json(definition),
         code: row.optional_text(8)?.map(str::to_owned),
+        outline,
+        broken_promise: row.optional_text(10)?.map(str::to_owned),
     })
 }
 
@@ -106,8 +128,13 @@ async fn apply_definition(
     definition: &Definition,
     head: Option<&MigrationId>,
     applying: &Applying,
-    revision: Option<i64>,
+    recorded: Recorded,
 ) -> Result<(), Fault> {
+    let (outline, broken_promise) = match applying.partly {
+        true => (recorded.outline, recorded.broken_promise),
+        false => (outline_json(definition), applying.broken_promise.clone()),
+    };
+    let revision = recorded.revision;
     let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
     let mut values = vec![
         text(definition.name.as_str()),
@@ -119,6 +146,8 @@ async fn apply_definition(
         now().into(),
         text(&applying.by),
         Value::String(applying.code.clone()),
+        Value::Json(outline.map(Box::new)),
+        Value::String(broken_promise),
     ];
     let statement = match revision {
         None => &statements.add_definition,
@@ -322,8 +351,8 @@ impl Store {
                     session.execute(&statements.add_step, values).await?;
                 }
                 let head = plan.head.as_ref();
-                let revision = recorded(session, statements, &definition).await?.revision;
-                apply_definition(session, statements, &definition, head, &applying, revision)
+                let recorded = recorded(session, statements, &definition).await?;
+                apply_definition(session, statements, &definition, head, &applying, recorded)
                     .await?;
                 if let Some(carried) = &applying.carried {
                     carried
@@ -340,26 +369,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::HeadMoved`] when something is pending after all; those of an unavailable database.
-    pub async fn record_definition(&self, definition: &Definition) -> Result<(), StoreError> {
-        self.record_definition_of(definition, None).await
-    }
-
-    /// As [`record_definition`](Store::record_definition), with the hash of the plugin's code, for which its rows were
-    /// checked or are accepted as they are.
-    ///
-    /// # Errors
-    /// As [`record_definition`](Store::record_definition).
-    pub async fn record_definition_of(
+    pub async fn record_definition(
         &self,
         definition: &Definition,
-        code: Option<String>,
+        applying: Applying,
     ) -> Result<(), StoreError> {
         let (statements, definition) = (self.statements(), definition.clone());
-        let applying = Applying {
-            by: "server".to_owned(),
-            code,
-            carried: None,
-        };
         let plugin = definition.name.as_str().to_owned();
         let touched = move |wrote: &bool| match wrote {
             true => Touched::Definition(plugin.clone()),
@@ -369,7 +384,9 @@ impl Store {
             Box::pin(async move {
                 let statements = &statements.plugins;
                 let is_there = |recorded: &Recorded| {
-                    recorded.same && (applying.code.is_none() || recorded.code == applying.code)
+                    recorded.same
+                        && recorded.broken_promise == applying.broken_promise
+                        && (applying.code.is_none() || recorded.code == applying.code)
                 };
                 if is_there(&recorded(session, statements, &definition).await?) {
                     return Ok(false);
@@ -383,14 +400,13 @@ impl Store {
                 match plan_from(&definition, &applied) {
                     Ok(plan) if plan.pending.is_empty() => {
                         let head = plan.head.as_ref();
-                        let revision = recorded.revision;
                         apply_definition(
                             session,
                             statements,
                             &definition,
                             head,
                             &applying,
-                            revision,
+                            recorded,
                         )
                         .await?;
                         Ok(true)

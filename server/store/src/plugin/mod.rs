@@ -17,6 +17,7 @@ use patchbay_plugin::definition::Definition;
 use patchbay_plugin::field::Field;
 use patchbay_plugin::migration::{AppliedMigration, Migration, Operation, Origin, Plan};
 use patchbay_plugin::name::{MigrationId, PluginName, TableName};
+use patchbay_plugin::outline::Outline;
 use patchbay_plugin::term::{Mistakes, Path, Term};
 use sea_query::{Expr, ExprTrait, LockType, Order, Query};
 use serde_json::Value as Json;
@@ -51,6 +52,8 @@ const DEFINITION: &[&str] = &[
     "applied_at",
     "applied_by",
     "code",
+    "outline",
+    "broken_promise",
 ];
 
 pub(crate) struct Statements {
@@ -60,6 +63,7 @@ pub(crate) struct Statements {
     definition: Statement,
     definitions: Statement,
     marks: Statement,
+    outlines: Statement,
     add_definition: Statement,
     change_definition: Statement,
     /// The head, locked against change until the transaction ends.
@@ -108,9 +112,10 @@ impl Statements {
             marks: select(
                 dialect,
                 "applied_definitions",
-                &["plugin", "version", "head", "code"],
+                &["plugin", "version", "head", "code", "broken_promise"],
                 &[],
             ),
+            outlines: select(dialect, "applied_definitions", &["plugin", "outline"], &[]),
             add_definition: insert(dialect, "applied_definitions", DEFINITION),
             change_definition: update(
                 dialect,
@@ -166,6 +171,8 @@ pub struct AppliedMark {
     pub head: Option<MigrationId>,
     /// The hash of the code for which its rows were checked last, or accepted as they are.
     pub code: Option<String>,
+    /// Why the version number promises less than the change to it made.
+    pub broken_promise: Option<String>,
 }
 
 /// A handle for writing and reading one plugin's rows: the statements over its table, and the step for which they are
@@ -422,10 +429,44 @@ impl Store {
                         version: row.string(1)?,
                         head: head.map_err(|_| broken("the head of a definition"))?,
                         code: row.optional_text(3)?.map(str::to_owned),
+                        broken_promise: row.optional_text(4)?.map(str::to_owned),
                     };
                     marks.insert(row.string(0)?, mark);
                 }
                 Ok(marks)
+            })
+        })
+        .await
+    }
+
+    /// What the next version of each plugin is compared with when its code is gone, by name.
+    ///
+    /// # Errors
+    /// Those of an unavailable database.
+    pub async fn applied_outlines(&self) -> Result<BTreeMap<String, Outline>, StoreError> {
+        let statements = self.statements();
+        self.read(View::Statement, move |session| {
+            Box::pin(async move {
+                let rows = session
+                    .query(&statements.plugins.outlines, Vec::new())
+                    .await?;
+                let mut outlines = BTreeMap::new();
+                for row in &rows {
+                    let plugin = row.string(0)?;
+                    let Some(outline) = row.optional_json(1)? else {
+                        continue;
+                    };
+                    // One that cannot be read back is as good as none, and hurts nobody else.
+                    match serde_json::from_value(outline) {
+                        Ok(outline) => {
+                            outlines.insert(plugin, outline);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%plugin, %error, "what was applied of a plugin cannot be compared with");
+                        }
+                    }
+                }
+                Ok(outlines)
             })
         })
         .await

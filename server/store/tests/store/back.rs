@@ -6,7 +6,7 @@ use patchbay_plugin::migration::{
     Column, ColumnType, Migration, Operation, Origin, plan, way_back,
 };
 use patchbay_plugin::name::{MigrationId, TableName};
-use patchbay_store::StoreError;
+use patchbay_store::{Applying, StoreError};
 use serde_json::{Value, json};
 
 use crate::fixtures::{
@@ -159,7 +159,10 @@ fn steps_are_taken_back_with_their_entries_and_the_definition() {
         // The version that the table is for goes on with it, and nothing has drifted.
         let narrow = definition("FileDataOutput", narrow_fields(), vec![create()]);
         assert!(planned(store, &narrow).await.pending.is_empty());
-        store.record_definition(&narrow).await.expect("recorded");
+        store
+            .record_definition(&narrow, Applying::default())
+            .await
+            .expect("recorded");
         let histories = store.histories().await.expect("histories");
         assert_eq!(
             store.drifts(histories).await.expect("read"),

@@ -9,6 +9,7 @@ mod faults;
 mod fixtures;
 mod migrations;
 mod operations;
+mod outlines;
 mod own_rows;
 mod processes;
 mod servers;

@@ -2,7 +2,7 @@
 
 use patchbay_plugin::migration::{Column, ColumnType, Operation, Origin, Reference};
 use patchbay_plugin::name::{PluginName, TableName};
-use patchbay_store::{ConfigurationQuery, StoreError};
+use patchbay_store::{Applying, ConfigurationQuery, StoreError};
 use serde_json::{Value, json};
 
 use crate::fixtures::{
@@ -239,15 +239,31 @@ fn a_step_that_fails_half_way_leaves_everything_as_it_was() {
             column: column("path", ColumnType::Integer),
         };
         let wanted = |kind| fields(&[(kind, "path"), ("string", "extra")]);
-        for (kind, operations) in [
-            ("string", vec![add.clone(), unique]),
-            ("integer", vec![add.clone(), convert]),
+        let within =
+            |failing: &Operation| vec![migration("0002_more", vec![add.clone(), failing.clone()])];
+        // The first of two steps is taken back with the second.
+        let after = |failing: &Operation| {
+            vec![
+                migration("0002_add", vec![add.clone()]),
+                migration("0003_more", vec![failing.clone()]),
+            ]
+        };
+        for (kind, steps, says) in [
+            (
+                "string",
+                within(&unique),
+                "rows agree in path, which shall be unique",
+            ),
+            ("integer", within(&convert), ""),
+            (
+                "string",
+                after(&unique),
+                "rows agree in path, which shall be unique",
+            ),
+            ("integer", after(&convert), ""),
         ] {
-            let next = definition(
-                "FileDataOutput",
-                wanted(kind),
-                vec![migration("0002_more", operations)],
-            );
+            let last = steps.last().map(|step| step.id.clone());
+            let next = definition("FileDataOutput", wanted(kind), steps);
             let plan = planned(store, &next).await;
             let error = store
                 .migrate(&next, &plan, "test")
@@ -256,7 +272,8 @@ fn a_step_that_fails_half_way_leaves_everything_as_it_was() {
             let StoreError::Migration { id, reason } = &error else {
                 panic!("{error:?}")
             };
-            assert_eq!(id.as_str(), "0002_more");
+            assert_eq!(Some(id), last.as_ref());
+            assert!(reason.contains(says), "{reason}");
             assert!(!reason.contains("INSERT") && !reason.is_empty(), "{reason}");
             assert_eq!(fresh.shape().await, before);
             assert_eq!(store.history(&next.name).await.expect("a history").len(), 1);
@@ -344,7 +361,7 @@ fn a_plan_on_an_older_history_is_refused() {
         );
         let unknown = simple("OtherDataOutput");
         assert_eq!(
-            store.record_definition(&unknown).await,
+            store.record_definition(&unknown, Applying::default()).await,
             Err(StoreError::HeadMoved)
         );
     });
@@ -410,7 +427,7 @@ fn a_definition_is_recorded_once_for_each_change() {
         install(store, &definition).await;
         let counter = store.row_counter("FileDataOutput");
         store
-            .record_definition(&definition)
+            .record_definition(&definition, Applying::default())
             .await
             .expect("recorded");
         assert_eq!(
@@ -420,7 +437,7 @@ fn a_definition_is_recorded_once_for_each_change() {
         );
         definition.version = "1.1".to_owned();
         store
-            .record_definition(&definition)
+            .record_definition(&definition, Applying::default())
             .await
             .expect("recorded");
         assert!(store.row_counter("FileDataOutput") > counter);
@@ -434,7 +451,10 @@ fn a_definition_is_recorded_once_for_each_change() {
 
         // A plugin without fields has a definition, and neither table nor history.
         let tile = crate::fixtures::definition("TileDataOutput", json!([]), vec![]);
-        store.record_definition(&tile).await.expect("recorded");
+        store
+            .record_definition(&tile, Applying::default())
+            .await
+            .expect("recorded");
         let plan = planned(store, &tile).await;
         let error = store
             .create_configuration(

@@ -177,6 +177,7 @@ fn rows_are_carried_over_with_the_step_or_not_at_all() {
             by: "eve".to_owned(),
             code: Some("c0de".to_owned()),
             carried: Some(Arc::new(carried.clone())),
+            ..Applying::default()
         };
         let applied = store
             .migrate_with(&second, &plan, applying(&carried))
@@ -234,9 +235,18 @@ fn rows_are_carried_over_with_the_step_or_not_at_all() {
             ("2.0.0", Some("c0de"))
         );
         // The code is kept until another one is recorded, or the table is migrated without one.
-        store.record_definition(&second).await.expect("recorded");
         store
-            .record_definition_of(&second, Some("other".to_owned()))
+            .record_definition(&second, Applying::default())
+            .await
+            .expect("recorded");
+        store
+            .record_definition(
+                &second,
+                Applying {
+                    code: Some("other".to_owned()),
+                    ..Applying::default()
+                },
+            )
             .await
             .expect("recorded");
         let marks = store.applied_marks().await.expect("marks");

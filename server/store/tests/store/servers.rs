@@ -7,7 +7,8 @@ use patchbay_plugin::catalogue::{CatalogueFile, EnvironmentEntry, PlatformEntry}
 use patchbay_plugin::migration::{Column, ColumnType, Operation};
 use patchbay_plugin::name::TableName;
 use patchbay_store::{
-    ConfigurationQuery, DataProductDraft, EnvironmentDraft, Store, StoreError, StoreSettings, What,
+    Applying, ConfigurationQuery, DataProductDraft, EnvironmentDraft, Store, StoreError,
+    StoreSettings, What,
 };
 use serde_json::json;
 
@@ -230,13 +231,18 @@ fn a_migration_that_several_servers_run_is_run_once() {
         for store in &stores {
             assert!(planned(store, &definition).await.pending.is_empty());
             store
-                .record_definition(&definition)
+                .record_definition(&definition, Applying::default())
                 .await
                 .expect("it is recorded");
         }
         // A definition without a table is recorded by all of them at once.
         let tile = crate::fixtures::definition("TileDataOutput", json!([]), vec![]);
-        let answers = join_all(stores.iter().map(|store| store.record_definition(&tile))).await;
+        let answers = join_all(
+            stores
+                .iter()
+                .map(|store| store.record_definition(&tile, Applying::default())),
+        )
+        .await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         let applied = fresh.store.applied_definitions().await.expect("read");
         assert_eq!(applied["TileDataOutput"].revision, 1);

@@ -502,6 +502,23 @@ async fn a_table_that_somebody_else_changed_blocks_its_plugin_only() {
                     && details["last_error"]["stage"] == "drift"
             })
             .await;
+        // Neither does one that is not even read, and what is wrong with it hides nothing of the table.
+        folder.write_by_rename(PLUGIN, "return nonsense(".to_owned());
+        server
+            .until(DETAILS, 200, |details| {
+                details["last_error"]["stage"] == "parse"
+            })
+            .await;
+        let refused = server
+            .configure("LakeDataOutput", &product, "b", json!({ "folder": "x" }))
+            .await
+            .error(409);
+        assert!(refused.to_string().contains("extra"), "{refused}");
+        write(
+            &folder,
+            "1.2.0",
+            &format!("{FOLDER}, {REGION}, field.integer \"days\""),
+        );
         let complaint = server.run(&["plugin", "migrate", "LakeDataOutput"]).badly();
         assert!(
             complaint.contains("extra") && complaint.contains("nothing was changed"),

@@ -155,6 +155,8 @@ pub(crate) struct Entry {
     pub(crate) active: Arc<ActivePlugin>,
     /// Why a newer version does not serve instead.
     pub(crate) failure: Option<Arc<Failure>>,
+    /// That something else has changed its tables, whatever else is the matter with a newer version.
+    pub(crate) drift: Option<Arc<Failure>>,
     /// Its place among the findings.
     pub(crate) finding: usize,
 }

@@ -230,11 +230,9 @@ impl Registry {
 
 /// Refuses to write into a table that something else has changed: what the plugin counts on may not be there.
 fn refuse_drifted(entry: &Entry) -> Result<(), RequestError> {
-    match &entry.failure {
-        Some(failure) if failure.error.stage == "drift" => {
-            Err(RequestError::Conflict(failure.error.message.clone()))
-        }
-        _ => Ok(()),
+    match &entry.drift {
+        Some(drift) => Err(RequestError::Conflict(drift.error.message.clone())),
+        None => Ok(()),
     }
 }
 

@@ -105,7 +105,8 @@ impl Builder {
             .filter(|(_, slot)| slot.enabled && slot.has_moved(known))
             .map(|(key, _)| key.clone())
             .collect();
-        let looks_again = |slot: &Slot| slot.drifted || matches!(touched, Touched::Everything);
+        let looks_again =
+            |slot: &Slot| slot.drift.is_some() || matches!(touched, Touched::Everything);
         let examined = self.slots.values().any(|slot| {
             slot.enabled
                 && (slot.newest().is_some()
@@ -239,17 +240,14 @@ impl Builder {
         }
         let Some(histories) = histories else { return };
         let serving = self.slots.values().filter_map(|slot| {
-            let looks = slot.drifted || matches!(touched, Touched::Everything);
+            let looks = slot.drift.is_some() || matches!(touched, Touched::Everything);
             slot.active.as_ref().filter(|_| looks)
         });
         let serving = serving.map(|active| active.name().to_owned());
         let names: BTreeSet<String> = newest.into_iter().chain(serving).collect();
         let examined = names
-            .into_iter()
-            .filter_map(|name| {
-                let history = histories.get(&name)?.clone();
-                Some((name, history))
-            })
+            .iter()
+            .filter_map(|name| Some((name.clone(), histories.get(name)?.clone())))
             .collect();
         match self.store.drifts(examined).await {
             Ok(drifts) => self.drifts = drifts,
@@ -262,15 +260,17 @@ impl Builder {
             }
         }
         for slot in self.slots.values_mut() {
-            let looked = slot.drifted || matches!(touched, Touched::Everything);
-            let Some(active) = slot.active.as_ref().filter(|_| looked) else {
+            let Some(active) = &slot.active else { continue };
+            if !names.contains(active.name()) {
                 continue;
-            };
+            }
             let differences = self.drifts.get(active.name());
-            slot.drifted = differences.is_some();
-            if let Some(differences) = differences {
+            slot.drift = differences.map(|differences| {
                 let failure = drifted(differences, active.definition());
-                slot.failure = Some(Arc::new(failure));
+                Arc::new(failure)
+            });
+            if slot.drift.is_some() {
+                slot.failure = slot.drift.clone();
             }
         }
     }

@@ -433,6 +433,7 @@ impl Builder {
                 entries.push(Entry {
                     active: active.clone(),
                     failure: failure.clone(),
+                    drift: slot.drift.clone(),
                     finding: findings.len(),
                 });
             }

@@ -47,8 +47,8 @@ pub(super) struct Slot {
     pub(super) missed: bool,
     /// Whether it serves although what it lies in was not there, so that it is read again once it is.
     pub(super) lost: bool,
-    /// Whether the table of what serves was not what its migrations made, when it was looked at last.
-    pub(super) drifted: bool,
+    /// That the table of what serves was not what its migrations made, when it was looked at last.
+    pub(super) drift: Option<Arc<Failure>>,
     pub(super) since: u64,
     /// What was last found out about its rows and held a version back.
     pub(super) held_back: Option<Arc<Failure>>,
@@ -78,7 +78,7 @@ impl Slot {
             enabled: false,
             missed: false,
             lost: false,
-            drifted: false,
+            drift: None,
             since: 0,
             held_back: None,
         }

@@ -1,5 +1,7 @@
 //! Stored rows, judged many in one call: one hop to the plugin's thread, and there one hook after the other.
 //!
+//! The steps are those of [`Plugin::admit`](crate::Plugin::admit), which takes one hop for each; a test holds the two equal.
+//!
 //! Each hook of each row is a call of its own for everything that a plugin could notice: it has its own deadline, its own
 //! `db`, its own tables, and finds the files as they were left, or run anew where the plugin is not
 //! [steady](crate::steady). What rows share is only what is outside the VM. After a slice others of the thread get a turn.

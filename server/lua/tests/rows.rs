@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{call, load, reader, short, single, with_hooks};
-use patchbay_lua::{HookError, Plugin, RowCall, RowsCall, Sandbox, Unadmitted};
+use patchbay_lua::{
+    HookContext, HookError, Incoming, Plugin, RowCall, RowsCall, Sandbox, Unadmitted,
+};
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{DataProduct, TechnicalMapping};
+use patchbay_plugin::validation::Loc;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -99,7 +102,24 @@ async fn rows_are_judged_as_when_they_are_written() {
         row("loop", "s", None),
         row("c", "t", None),
     ];
+    // What is sent goes another way to the same end.
+    let mut written: Answers = Vec::new();
+    for row in &rows {
+        let context = HookContext {
+            data_product: Some((*row.data_product).clone()),
+            technical_mapping: row.technical_mapping,
+            ..HookContext::default()
+        };
+        let incoming = Incoming {
+            configuration: &row.values,
+            context: &context,
+            reader: &reader(),
+            loc: &Loc::new(),
+        };
+        written.push(Some(plugin.admit(incoming).await.map(|_| None)));
+    }
     let answers = judge(&plugin, rows, LONG).await;
+    assert_eq!(words(&answers), words(&written));
     assert_eq!(
         words(&answers),
         [

@@ -174,7 +174,7 @@ pub(crate) fn taking<'a>(
                 ))
             }
             Some(_) => RequestError::Conflict(format!(
-                "Plugin '{plugin}' is not active and takes no new configurations"
+                "Plugin '{plugin}' is not active and takes no new configurations; GET /api/v2/plugins/status says why"
             )),
             None => plugin_not_found(plugin),
         });

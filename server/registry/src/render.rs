@@ -10,6 +10,7 @@ use patchbay_plugin::catalogue::{Catalogue, PlatformService};
 use patchbay_plugin::configuration::{Configuration, DataProduct, TechnicalMapping};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::validation::{ValidationError, at};
+use patchbay_store::StoreError;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -131,7 +132,18 @@ impl Registry {
     ) {
         let definition = active.definition();
         let products = match definition.hooks.render {
-            true => self.products_of(configurations, places, known).await,
+            true => match self.products_of(configurations, places, known).await {
+                Ok(products) => products,
+                Err(error) => {
+                    // Without them `render` would be asked something else, and be to blame.
+                    tracing::error!(
+                        plugin = active.name(),
+                        "nothing is rendered: the data products cannot be read: {}",
+                        error.detail()
+                    );
+                    return;
+                }
+            },
             false => HashMap::new(),
         };
         let (mut targets, mut fillings) = (Vec::new(), Vec::new());
@@ -214,18 +226,18 @@ impl Registry {
         configurations: &[Configuration],
         places: &[usize],
         known: Option<&DataProduct>,
-    ) -> HashMap<Uuid, DataProduct> {
+    ) -> Result<HashMap<Uuid, DataProduct>, StoreError> {
         let mut products: HashMap<Uuid, DataProduct> = HashMap::new();
         products.extend(known.map(|product| (product.id, product.clone())));
         for place in places {
             let id = configurations[*place].data_product_id;
             if !products.contains_key(&id)
-                && let Ok(Some(product)) = self.store().data_product(id).await
+                && let Some(product) = self.store().data_product(id).await?
             {
                 products.insert(id, product);
             }
         }
-        products
+        Ok(products)
     }
 
     /// The access path that values would have, or null where it cannot be rendered.

@@ -210,7 +210,7 @@ impl Registry {
     ) -> Result<ConfigurationView, Attempt> {
         let entry = generation.entry(&stored.plugin).ok_or_else(|| {
             RequestError::Conflict(format!(
-                "Plugin '{}' is not active, so its configurations cannot be changed",
+                "Plugin '{}' is not active, so its configurations cannot be changed; GET /api/v2/plugins/status says why",
                 stored.plugin
             ))
         })?;

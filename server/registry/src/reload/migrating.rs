@@ -8,7 +8,7 @@ use std::sync::Arc;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
     AppliedMigration, Migration, NextStep, Operation, Origin as StepOrigin, PendingMigration, Plan,
-    PlanError, Tables, WayBack, find_step, next_step, plan, way_back, written_tables,
+    Tables, WayBack, find_step, next_step, plan, way_back, written_tables,
 };
 use patchbay_plugin::name::{MigrationId, PluginName};
 use patchbay_store::render::render;
@@ -83,7 +83,7 @@ pub struct WrittenMigration {
     pub file: Option<PathBuf>,
     /// The plugin's own file.
     pub entry: PathBuf,
-    /// Whether the plugin has migrations already.
+    /// Whether it is the plugin's first one.
     pub first: bool,
 }
 
@@ -295,11 +295,7 @@ impl Builder {
                 definition.name
             )));
         }
-        let tables = match written_tables(&definition, &history) {
-            Ok(tables) => tables,
-            Err(error @ PlanError::Unfit { .. }) => return Err(conflict(error)),
-            Err(error) => return Err(conflict(error)),
-        };
+        let tables = written_tables(&definition, &history).map_err(conflict)?;
         let numbers = definition
             .migrations
             .iter()

@@ -14,6 +14,12 @@ const FOLDER: &str = r#"field.string "folder" { required = true }"#;
 const REGION: &str = r#"field.string "region" { default = "eu" }"#;
 
 /// The plugin in its folder, with these fields.
+/// What is odd about the plugin.
+async fn warnings(server: &Server) -> Value {
+    let status = server.get("plugins/status").await.is(200).json();
+    entry(&status, "LakeDataOutput")["warnings"].clone()
+}
+
 fn write(folder: &Folder, version: &str, fields: &str) {
     folder.write_by_rename(
         PLUGIN,
@@ -139,6 +145,14 @@ async fn a_plugin_goes_down_waits_and_goes_up_again() {
         folder.remove("lua-plugins/lake/migrations/0002_add_region.lua");
         write(&folder, "1.0.0", FOLDER);
         until_state(&server, "active").await;
+        // That it is held is told all the same.
+        let held = warnings(&server).await.to_string();
+        for part in [
+            "held at the migration 0001_create_table since",
+            "waits until `patchbay plugin migrate LakeDataOutput` goes on",
+        ] {
+            assert!(held.contains(part), "{part}: {held}");
+        }
         server
             .configured("LakeDataOutput", &product, "b", body.clone())
             .await;
@@ -160,6 +174,7 @@ async fn a_plugin_goes_down_waits_and_goes_up_again() {
                 details["state"] == "active" && details["version"] == "1.1.2"
             })
             .await;
+        assert_eq!(warnings(&server).await, json!([]));
         assert_eq!(
             values(&server, &id).await,
             json!({ "folder": "orders", "region": "eu" })

@@ -418,8 +418,8 @@ impl Activation<'_> {
     }
 }
 
-/// Why a plugin that an operator holds does not serve in a version that wants more steps.
-fn held_message(held: &Held, step: &PendingMigration, definition: &Definition) -> String {
+/// Where an operator holds a plugin, since when, and who did.
+fn held_at(held: &Held) -> String {
     let at = match &held.step {
         Some(id) => format!("held at the migration {id}"),
         None => "held with no migration applied".to_owned(),
@@ -428,10 +428,25 @@ fn held_message(held: &Held, step: &PendingMigration, definition: &Definition) -
         .at
         .format(&time::format_description::well_known::Rfc3339)
         .unwrap_or_default();
+    format!("the plugin is {at} since {since} by {}", held.by)
+}
+
+/// Why a plugin that an operator holds does not serve in a version that wants more steps.
+fn held_message(held: &Held, step: &PendingMigration, definition: &Definition) -> String {
     format!(
-        "the plugin is {at} since {since} by {}, and this version needs {}; put back the version that the table is for, or \
-         run `patchbay plugin migrate {}`, which goes on",
-        held.by, step.migration.id, definition.name
+        "{}, and this version needs {}; put back the version that the table is for, or run `patchbay plugin migrate {}`, \
+         which goes on",
+        held_at(held),
+        step.migration.id,
+        definition.name
+    )
+}
+
+/// What to say of a plugin that serves while an operator holds it.
+pub(super) fn held_warning(held: &Held, name: &str) -> String {
+    format!(
+        "{}; a version that needs a later one waits until `patchbay plugin migrate {name}` goes on",
+        held_at(held)
     )
 }
 

@@ -36,6 +36,7 @@ use judge::rows_warning;
 use slot::{Loaded, Slot, differs, fingerprint};
 
 pub(crate) use activation::Claims;
+use activation::held_warning;
 pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use plugin_settings::settings_of;
 pub(crate) use promise::compared;
@@ -452,8 +453,13 @@ impl Builder {
                         let check = active.refused.as_ref()?;
                         Some(rows_warning(active.definition(), check))
                     });
+                    let held = slot.active.as_ref().and_then(|active| {
+                        let held = self.held.get(active.name())?;
+                        Some(held_warning(held, active.name()))
+                    });
                     let own = slot.warnings.iter().cloned();
                     own.chain(broken)
+                        .chain(held)
                         .chain(refused.into_iter().flatten())
                         .collect()
                 },

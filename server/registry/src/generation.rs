@@ -181,6 +181,24 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// Whether it tells the same as another one, so that neither is news beside the other. When a failure was noticed does
+    /// not count.
+    pub(crate) fn agrees_with(&self, other: &Finding) -> bool {
+        let failures_agree = match (&self.failure, &other.failure) {
+            (None, None) => true,
+            (Some(own), Some(other)) => {
+                own.state == other.state
+                    && own.error.message == other.error.message
+                    && own.error.version == other.error.version
+            }
+            _ => false,
+        };
+        self.place == other.place
+            && self.formless_state == other.formless_state
+            && self.warnings == other.warnings
+            && failures_agree
+    }
+
     /// How it stands.
     pub(crate) fn state(&self) -> PluginState {
         let form = self.serving.as_ref().and_then(|active| active.form.peek());

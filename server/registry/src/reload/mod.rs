@@ -502,12 +502,11 @@ fn compare(before: &Generation, now: &Generation) -> (ReloadSummary, bool) {
         }
     }
     let same_findings = before.findings.len() == now.findings.len()
-        && before.findings.iter().zip(&now.findings).all(|(a, b)| {
-            a.place == b.place
-                && a.formless_state == b.formless_state
-                && same_failure(a.failure.as_deref(), b.failure.as_deref())
-                && a.warnings == b.warnings
-        });
+        && before
+            .findings
+            .iter()
+            .zip(&now.findings)
+            .all(|(old, new)| old.agrees_with(new));
     let differs = before.number == 0
         || !summary.added.is_empty()
         || !summary.changed.is_empty()
@@ -515,17 +514,4 @@ fn compare(before: &Generation, now: &Generation) -> (ReloadSummary, bool) {
         || !same_findings
         || before.problems != now.problems;
     (summary, differs)
-}
-
-/// Whether two failures say the same; when they were noticed does not count.
-fn same_failure(a: Option<&Failure>, b: Option<&Failure>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => {
-            a.state == b.state
-                && a.error.message == b.error.message
-                && a.error.version == b.error.version
-        }
-        _ => false,
-    }
 }

@@ -8,16 +8,10 @@ use crate::generation::{Finding, Generation};
 /// Says what changed; the last line counts.
 pub(crate) fn log_generation(before: &Generation, now: &Generation) {
     let known = |finding: &Finding| {
-        before.findings.iter().any(|old| {
-            old.place == finding.place
-                && old.formless_state == finding.formless_state
-                && old.since == finding.since
-                && old.failure.as_ref().map(|failure| &failure.error.message)
-                    == finding
-                        .failure
-                        .as_ref()
-                        .map(|failure| &failure.error.message)
-        })
+        before
+            .findings
+            .iter()
+            .any(|old| old.agrees_with(finding) && old.since == finding.since)
     };
     for finding in now.findings.iter().filter(|finding| !known(finding)) {
         let source = finding.place.label();

@@ -17,7 +17,7 @@ use crate::discovery::{Bundle, Origin, PinnedFiles, Place, ReadError, Scan, scan
 use crate::enabling::Selectable;
 use crate::error::plugin_not_found;
 use crate::form::{compute, last_error};
-use crate::generation::{Entry, Failure, Finding, Generation};
+use crate::generation::{Entry, Finding, Generation};
 use crate::packages::Packages;
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::{LastError, ReloadSummary};

@@ -518,7 +518,7 @@ async fn a_table_that_somebody_else_changed_blocks_its_plugin_only() {
             })
             .await;
         // Neither does one that is not even read, and what is wrong with it hides nothing of the table.
-        folder.write_by_rename(PLUGIN, "return nonsense(".to_owned());
+        folder.write_by_rename(PLUGIN, "return nonsense(");
         server
             .until(DETAILS, 200, |details| {
                 details["last_error"]["stage"] == "parse"

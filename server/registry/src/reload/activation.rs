@@ -74,7 +74,7 @@ const PLANS: u32 = 5;
 
 /// How often rows that were written in the meantime are carried over again. Each time only those are, so that who writes
 /// them would have to be very quick.
-const CARRIES: u32 = 50;
+pub(super) const CARRIES: u32 = 50;
 
 /// What it takes to make a loaded plugin serve.
 #[derive(Clone, Copy)]
@@ -465,13 +465,17 @@ pub(super) fn drifted(differences: &[String], definition: &Definition) -> Failur
     )
 }
 
+/// What is said when it is given up.
+pub(super) const MOVED: &str =
+    "its rows or its table changed again and again while rows were carried over";
+
 /// Rows were written, or tables changed, again and again while rows were carried over.
 pub(super) fn moved(definition: &Definition) -> Failure {
-    let message = "its rows or its table changed again and again while rows were carried over; it is tried again by itself";
+    let message = format!("{MOVED}; it is tried again by itself");
     let version = Some(definition.version.clone());
     Failure {
         passing: true,
-        ..Failure::plain(PluginState::Failed, "rows", message.to_owned(), version)
+        ..Failure::plain(PluginState::Failed, "rows", message, version)
     }
 }
 

@@ -21,7 +21,7 @@ use patchbay_store::{Applied, AppliedMark, Applying, Carried, StoreError};
 use uuid::Uuid;
 
 use super::Builder;
-use super::activation::{Activation, Known, Ready, moved, store_failure};
+use super::activation::{Activation, CARRIES, Known, MOVED, Ready, moved, store_failure};
 use super::migrating::{MigrationOrder, told};
 use super::rows::{Before, CheckError, Checked, RowChecker};
 use super::slot::Loaded;
@@ -359,7 +359,9 @@ impl Builder {
             return Ok(());
         }
         applying.carried = carried.map(Arc::new);
-        loop {
+        let moved_again =
+            || RequestError::Conflict(format!("{MOVED}; nothing was changed, so run it again"));
+        for _ in 0..CARRIES {
             let applied = self
                 .store
                 .migrate_with(definition, plan, applying.clone())
@@ -370,9 +372,13 @@ impl Builder {
                 Applied::Moved(ids) => activation
                     .carry_again(&loaded.plugin, plan, &mut applying, ids, force)
                     .await
-                    .map_err(|failure| RequestError::Conflict(failure.error.message.clone()))?,
+                    .map_err(|failure| match failure.passing {
+                        true => moved_again(),
+                        false => RequestError::Conflict(failure.error.message),
+                    })?,
             }
         }
+        Err(moved_again())
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::field::{Field, FieldKind, ItemKind};
-use crate::migration::{Origin, Plan};
+use crate::migration::Plan;
 use crate::outline::{Face, Outline};
 
 /// How much a change matters to those who use a plugin. Ordered.
@@ -93,7 +93,7 @@ pub fn changes(before: &Outline, now: &Definition) -> Vec<Change> {
 pub fn changes_of_plan(plan: &Plan) -> Vec<Change> {
     plan.pending
         .iter()
-        .filter(|step| step.origin != Origin::Baseline && !step.expands)
+        .filter(|step| step.origin.runs() && !step.expands)
         .map(|step| Change {
             level: Level::Major,
             path: format!("migrations.{}", step.migration.id),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::migration::{AppliedMigration, Migration, Origin, PendingMigration, plan};
+use patchbay_plugin::migration::{AppliedMigration, Migration, PendingMigration, plan};
 use patchbay_store::proof::{Proof, prove};
 use sha2::{Digest, Sha256};
 
@@ -67,7 +67,7 @@ impl Proofs {
         }
         steps
             .map(|(migration, origin)| {
-                if origin == Origin::Baseline {
+                if !origin.runs() {
                     return Claim::not(
                         "it did not run: the table was made from newer fields, and is taken back as a whole",
                     );
@@ -120,7 +120,7 @@ pub fn wrong_downs(definition: &Definition) -> Vec<String> {
     let ran: Vec<&Migration> = match &planned {
         Ok(pending) => pending
             .iter()
-            .filter(|step| step.origin != Origin::Baseline)
+            .filter(|step| step.origin.runs())
             .map(|step| &step.migration)
             .collect(),
         // The fields want more than the steps give; that is said elsewhere, and the steps can be tried all the same.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use patchbay_plugin::Map;
 use patchbay_plugin::configuration::{Revision, TechnicalMapping};
-use patchbay_plugin::migration::{AppliedMigration, Origin, PendingMigration};
+use patchbay_plugin::migration::{AppliedMigration, PendingMigration};
 use patchbay_plugin::platform::{PluginMeta, PluginState, Tile};
 use patchbay_plugin::validation::ValidationError;
 use serde::Serialize;
@@ -227,7 +227,7 @@ pub(crate) fn migration_views(
     let applied = history.iter().map(|step| MigrationView {
         id: step.migration.id.to_string(),
         path: step.migration.path.clone(),
-        state: if step.origin == Origin::Baseline {
+        state: if !step.origin.runs() {
             "baseline"
         } else {
             "applied"

@@ -2,17 +2,14 @@
 
 use serde_json::{Number, Value};
 
-use super::{Column, ColumnType, Operation, Origin, Plan};
+use super::{Column, ColumnType, Operation, Plan};
 use crate::Map;
 use crate::name::TableName;
 
 impl Plan {
     /// Carries the values of one row of `table` through the pending steps, as the databases will.
     pub fn carry(&self, table: &TableName, values: &mut Map) {
-        let steps = self
-            .pending
-            .iter()
-            .filter(|step| step.origin != Origin::Baseline);
+        let steps = self.pending.iter().filter(|step| step.origin.runs());
         for operation in steps.flat_map(|step| &step.migration.up) {
             if operation.table() == table {
                 operation.carry(values);
@@ -24,7 +21,7 @@ impl Plan {
     pub fn leaves_rows(&self) -> bool {
         self.pending
             .iter()
-            .filter(|step| step.origin != Origin::Baseline)
+            .filter(|step| step.origin.runs())
             .flat_map(|step| &step.migration.up)
             .all(|operation| {
                 matches!(
@@ -126,7 +123,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::migration::{Migration, PendingMigration};
+    use crate::migration::{Migration, Origin, PendingMigration};
     use crate::name::MigrationId;
 
     fn carried(operations: Value, row: Value) -> Value {

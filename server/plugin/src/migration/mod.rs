@@ -23,7 +23,9 @@ mod tests;
 mod way;
 
 pub use fit::{NextStep, next_step};
-pub use plan::{AppliedMigration, Origin, PendingMigration, Plan, PlanError, plan, written_tables};
+pub use plan::{
+    AppliedMigration, Origin, PendingMigration, Plan, PlanError, plan, ran, written_tables,
+};
 pub use read::read_operations;
 pub use tables::{Table, Tables, derive_down};
 pub use way::{StepBack, WayBack, WayError, down_of, find_step, way_back};

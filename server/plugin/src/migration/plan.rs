@@ -20,6 +20,11 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Whether the steps of this origin run; the others are only recorded.
+    pub fn runs(self) -> bool {
+        self != Origin::Baseline
+    }
+
     /// The word in the database.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,6 +55,14 @@ pub struct AppliedMigration {
     pub applied_at: OffsetDateTime,
     /// Who had it run.
     pub applied_by: String,
+}
+
+/// The steps of a history that ran, in order.
+pub fn ran(history: &[AppliedMigration]) -> impl Iterator<Item = &Migration> {
+    history
+        .iter()
+        .filter(|step| step.origin.runs())
+        .map(|step| &step.migration)
 }
 
 /// A step that has not run yet.
@@ -217,7 +230,7 @@ fn follow(definition: &Definition, applied: &[AppliedMigration]) -> Result<Plan,
             }
             None => {}
         }
-        if step.origin != Origin::Baseline {
+        if step.origin.runs() {
             apply_all(&mut plan.tables, &step.migration.id, &step.migration.up)?;
         }
         plan.head = Some(step.migration.id.clone());

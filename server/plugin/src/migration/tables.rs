@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::{BASE_TABLE, Column, Operation, lua};
+use super::{BASE_TABLE, Column, Migration, Operation, lua};
 use crate::name::TableName;
 
 /// The tables of one plugin, as its steps make them.
@@ -21,6 +21,30 @@ pub struct Table {
 }
 
 impl Tables {
+    /// The tables that these migrations make, one after the other.
+    ///
+    /// # Errors
+    /// Why an operation cannot be applied, in words.
+    pub fn after<'a>(
+        migrations: impl IntoIterator<Item = &'a Migration>,
+    ) -> Result<Tables, String> {
+        let mut tables = Tables::default();
+        for migration in migrations {
+            tables.apply_all(&migration.up)?;
+        }
+        Ok(tables)
+    }
+
+    /// Applies operations, one after the other.
+    ///
+    /// # Errors
+    /// Why one of them cannot be applied, in words; those before it are.
+    pub fn apply_all(&mut self, operations: &[Operation]) -> Result<(), String> {
+        operations
+            .iter()
+            .try_for_each(|operation| self.apply(operation))
+    }
+
     /// Applies one operation, or says why it cannot be.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), String> {
         let name = operation.table().clone();

@@ -133,16 +133,14 @@ pub fn way_back(
                 .iter()
                 .any(|operation| matches!(operation, Operation::CreateTable { .. }))
     });
-    let baseline = applied[kept..]
-        .iter()
-        .find(|step| step.origin == Origin::Baseline);
+    let baseline = applied[kept..].iter().find(|step| !step.origin.runs());
     if let (Some(step), Some(made)) = (baseline, from_fields)
         && kept > made
     {
         let ids = applied.iter().map(|step| &step.migration.id);
         let last = applied
             .iter()
-            .rposition(|step| step.origin == Origin::Baseline)
+            .rposition(|step| !step.origin.runs())
             .unwrap_or(0);
         return Err(WayError::Baseline {
             id: step.migration.id.clone(),
@@ -152,12 +150,10 @@ pub fn way_back(
     let mut before = vec![Tables::default()];
     for step in applied {
         let mut tables = before.last().cloned().unwrap_or_default();
-        if step.origin != Origin::Baseline {
-            for operation in &step.migration.up {
-                tables
-                    .apply(operation)
-                    .map_err(|reason| no_down(&step.migration, reason))?;
-            }
+        if step.origin.runs() {
+            tables
+                .apply_all(&step.migration.up)
+                .map_err(|reason| no_down(&step.migration, reason))?;
         }
         before.push(tables);
     }

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use patchbay_plugin::change::Change;
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::migration::{
-    AppliedMigration, Origin as StepOrigin, PendingMigration, Plan, plan,
-};
+use patchbay_plugin::migration::{AppliedMigration, PendingMigration, Plan, plan};
 use patchbay_plugin::outline::Outline;
 use patchbay_plugin::platform::PluginState;
 use patchbay_store::{Applied, AppliedMark, Applying, Held, Store, StoreError};
@@ -414,7 +412,7 @@ impl Activation<'_> {
     }
 
     fn may_run(&self, step: &PendingMigration) -> bool {
-        step.origin == StepOrigin::Baseline || (step.expands && self.auto_migrate)
+        !step.origin.runs() || (step.expands && self.auto_migrate)
     }
 }
 

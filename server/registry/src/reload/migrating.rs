@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
-    AppliedMigration, Migration, NextStep, Operation, Origin as StepOrigin, PendingMigration, Plan,
-    Tables, WayBack, find_step, next_step, plan, way_back, written_tables,
+    AppliedMigration, Migration, NextStep, Operation, PendingMigration, Plan, Tables, WayBack,
+    find_step, next_step, plan, ran, way_back, written_tables,
 };
 use patchbay_plugin::name::{MigrationId, PluginName};
 use patchbay_store::render::render;
@@ -214,19 +214,15 @@ impl Builder {
     ) -> Result<Vec<StepPreview>, RequestError> {
         let found = self.find(order).await?;
         let mut tables = Tables::default();
-        for step in found
-            .history
-            .iter()
-            .filter(|step| step.origin != StepOrigin::Baseline)
-        {
-            follow(&mut tables, &step.migration.up).map_err(conflict)?;
+        for step in found.history.iter().filter(|step| step.origin.runs()) {
+            tables.apply_all(&step.migration.up).map_err(conflict)?;
         }
         let mut previews = Vec::new();
         match &found.way {
             Way::Stay => {}
             Way::Up(plan, count) => {
                 for step in &plan.pending[..*count] {
-                    let baseline = step.origin == StepOrigin::Baseline;
+                    let baseline = !step.origin.runs();
                     let operations = match baseline {
                         true => &[][..],
                         false => &step.migration.up,
@@ -237,7 +233,7 @@ impl Builder {
                         expands: step.expands,
                         ..shown(&step.migration, operations, &tables)
                     });
-                    follow(&mut tables, operations).map_err(conflict)?;
+                    tables.apply_all(operations).map_err(conflict)?;
                 }
             }
             Way::Back(way) => {
@@ -250,7 +246,7 @@ impl Builder {
                     });
                     previews.push(StepPreview {
                         back: true,
-                        baseline: step.origin == StepOrigin::Baseline,
+                        baseline: !step.origin.runs(),
                         expands,
                         ..shown(&step.migration, &step.operations, &step.tables)
                     });
@@ -407,12 +403,6 @@ fn ids(steps: &[PendingMigration]) -> Vec<String> {
         .collect()
 }
 
-fn follow(tables: &mut Tables, operations: &[Operation]) -> Result<(), String> {
-    operations
-        .iter()
-        .try_for_each(|operation| tables.apply(operation))
-}
-
 /// A step and its SQL.
 fn shown(migration: &Migration, operations: &[Operation], tables: &Tables) -> StepPreview {
     let sql = |dialect| {
@@ -479,26 +469,16 @@ fn as_of(
     let last = last.unwrap_or_default();
     if let Some(step) = whole.pending[count..]
         .iter()
-        .find(|step| step.origin == StepOrigin::Baseline)
+        .find(|step| !step.origin.runs())
     {
         return Err(RequestError::Conflict(format!(
             "one cannot stop at {last}: the table is made from the newest fields, and {} is only recorded with it",
             step.migration.id
         )));
     }
-    let mut tables = Tables::default();
-    let ran = history
-        .iter()
-        .filter(|step| step.origin != StepOrigin::Baseline)
-        .map(|step| &step.migration)
-        .chain(
-            part.iter()
-                .filter(|step| step.origin != StepOrigin::Baseline)
-                .map(|step| &step.migration),
-        );
-    for migration in ran {
-        follow(&mut tables, &migration.up).map_err(conflict)?;
-    }
+    let part_ran = part.iter().filter(|step| step.origin.runs());
+    let part_ran = part_ran.map(|step| &step.migration);
+    let tables = Tables::after(ran(history).chain(part_ran)).map_err(conflict)?;
     let is_there = |id: &MigrationId| {
         history.iter().any(|step| step.migration.id == *id)
             || part.iter().any(|step| step.migration.id == *id)
@@ -539,15 +519,11 @@ async fn check_proved(
 ) -> Result<(), RequestError> {
     let (history, kept) = (history.to_vec(), way.kept);
     let proving = move || {
-        let ran: Vec<&Migration> = history
-            .iter()
-            .filter(|step| step.origin != StepOrigin::Baseline)
-            .map(|step| &step.migration)
-            .collect();
+        let ran: Vec<&Migration> = ran(&history).collect();
         history[kept..]
             .iter()
             .rev()
-            .filter(|step| step.origin != StepOrigin::Baseline)
+            .filter(|step| step.origin.runs())
             .filter_map(|step| {
                 let id = &step.migration.id;
                 let place = ran.iter().position(|migration| migration.id == *id)?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use patchbay_plugin::migration::{
-    AppliedMigration, Column, Operation, Origin, Reference, Tables, lua,
+    AppliedMigration, Column, Migration, Operation, Reference, Tables, lua, ran,
 };
 use patchbay_plugin::name::TableName;
 
@@ -256,19 +256,14 @@ fn made_by(applied: &[AppliedMigration], table: &TableName, column: Option<&str>
                 _ => false,
             }
     };
-    applied
-        .iter()
+    let ran: Vec<&Migration> = ran(applied).collect();
+    ran.into_iter()
         .rev()
-        .filter(|step| step.origin != Origin::Baseline)
-        .find_map(|step| {
-            let operation = step
-                .migration
-                .up
-                .iter()
-                .find(|operation| makes(operation))?;
+        .find_map(|migration| {
+            let operation = migration.up.iter().find(|operation| makes(operation))?;
             let call = lua::operation(operation);
             let call = call.split_once('(').map_or(call.as_str(), |(call, _)| call);
-            Some(format!(" ({} made it with {call})", step.migration.id))
+            Some(format!(" ({} made it with {call})", migration.id))
         })
         .unwrap_or_default()
 }

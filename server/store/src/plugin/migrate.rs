@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
-    AppliedMigration, BASE_TABLE, Operation, Origin, Plan, Tables, plan as plan_from,
+    AppliedMigration, BASE_TABLE, Operation, Plan, Tables, plan as plan_from, ran,
 };
 use patchbay_plugin::name::{MigrationId, TableName};
 use patchbay_plugin::outline::Outline;
@@ -293,7 +293,7 @@ impl Store {
         let rebuilds = plan
             .pending
             .iter()
-            .filter(|step| step.origin != Origin::Baseline)
+            .filter(|step| step.origin.runs())
             .flat_map(|step| &step.migration.up)
             .any(|operation| needs_rebuild(operation, statements.dialect));
         let frame = match rebuilds {
@@ -328,7 +328,7 @@ impl Store {
                 register_tables(session, statements, plugin, &before, &plan.tables).await?;
                 let at = now();
                 for (place, step) in plan.pending.iter().enumerate() {
-                    if step.origin != Origin::Baseline {
+                    if step.origin.runs() {
                         let migration = &step.migration;
                         run_operations(session, &migration.id, &migration.up, &mut tables).await?;
                     }
@@ -465,14 +465,9 @@ pub(crate) async fn recorded_tables(session: &mut Session) -> Result<Tables, Sto
 /// The tables that a history has made. It was applied once, so it applies.
 pub(super) fn tables_of(applied: &[AppliedMigration]) -> Tables {
     let mut tables = Tables::default();
-    for step in applied
-        .iter()
-        .filter(|step| step.origin != Origin::Baseline)
-    {
-        for operation in &step.migration.up {
-            if let Err(reason) = tables.apply(operation) {
-                tracing::error!(reason, "an applied migration does not apply");
-            }
+    for operation in ran(applied).flat_map(|migration| &migration.up) {
+        if let Err(reason) = tables.apply(operation) {
+            tracing::error!(reason, "an applied migration does not apply");
         }
     }
     tables

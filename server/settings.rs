@@ -306,6 +306,7 @@ impl Settings {
                 settle_max: Duration::from_millis(self.settle_max_ms),
                 poll: (self.poll_ms > 0).then(|| Duration::from_millis(self.poll_ms)),
             },
+            server_name: self.server_name.clone(),
             plugin_settings: self
                 .plugins
                 .iter()
@@ -568,6 +569,7 @@ mod tests {
                 strict_versions: false,
                 row_check: Duration::from_secs(2),
                 watch: WatchSettings::default(),
+                server_name: None,
                 plugin_settings: BTreeMap::new(),
             },
         );

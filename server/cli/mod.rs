@@ -15,6 +15,7 @@ mod plugin_new;
 mod plugin_test;
 mod plugin_types;
 mod serve;
+mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

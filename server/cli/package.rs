@@ -78,6 +78,10 @@ pub(super) enum Package {
         output: Output,
     },
     /// Go back to the version of a package that was installed before
+    ///
+    /// Before, it is tried beside all other plugins on a database of its own. A running server then tries it on the rows that
+    /// are stored, as it does any version: where it would refuse some that the newer one accepts, the newer one goes on, and
+    /// the server says why.
     Rollback {
         /// The package, or the plugin that is all of it
         name: String,
@@ -229,6 +233,7 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
             "name": change.name,
             "version": change.version,
             "plugins": change.plugins,
+            "warnings": change.warnings,
             "tables_kept": tables,
             "export": commands("export", " -o FILE"),
             "drop": commands("drop", " --yes"),
@@ -240,6 +245,9 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
         change.version,
         names(&change.plugins)
     ));
+    for warning in &change.warnings {
+        say(format_args!("warning: {warning}"));
+    }
     if !tables.is_empty() {
         say(format_args!(
             "kept, with their rows: {} (installing the package again finds them as they are)",

@@ -7,10 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use patchbay_lua::Sandbox;
+use patchbay_registry::wire::MigrationView;
 use patchbay_registry::{MigrationOrder, Registry, StepPreview, WrittenMigration};
 use patchbay_store::{DatabaseUrl, Store};
+use time::format_description::well_known::Rfc3339;
 
 use super::plugin::{load_aside, scratch};
+use super::who::who;
 use super::{say, warn};
 use crate::embedded;
 use crate::settings::Settings;
@@ -18,7 +21,11 @@ use crate::settings::Settings;
 /// The verbs that are about migrations.
 #[derive(Debug, Subcommand)]
 pub(super) enum Steps {
-    /// Print the migrations of each plugin, and which of them are proved to be reversible
+    /// Print the migrations of each plugin: which are proved to be reversible, and which are applied, by whom and when
+    ///
+    /// What is applied is read from the configured database, where there is one; nothing is written and none is created.
+    /// Without one, or with one that cannot be read, the migrations are those of the files and of the fields, for an empty
+    /// database.
     Migrations,
     /// Run the migrations of a plugin that wait to be told, or go up or down to one
     ///
@@ -86,12 +93,14 @@ impl Steps {
 
 async fn list(settings: &Settings) -> anyhow::Result<ExitCode> {
     let (registry, _folder) = load_aside(settings).await?;
+    let store = to_read(settings).await;
     // What is not proved in the time of one answer is in one of the next.
     let all = loop {
-        let all = registry
-            .migrations()
-            .await
-            .map_err(|error| anyhow!("{error}"))?;
+        let all = match &store {
+            Some(store) => registry.migrations_in(store).await,
+            None => registry.migrations().await,
+        };
+        let all = all.map_err(|error| anyhow!("{error}"))?;
         let unproved = all.migrations.values().flatten().any(|migration| {
             migration
                 .reversible_reason
@@ -105,18 +114,65 @@ async fn list(settings: &Settings) -> anyhow::Result<ExitCode> {
     for (plugin, migrations) in &all.migrations {
         say(format_args!("{plugin}"));
         for migration in migrations {
-            let path = migration
-                .path
-                .as_deref()
-                .unwrap_or("(derived from the fields)");
-            let reversible = match &migration.reversible_reason {
-                None => "reversible".to_owned(),
-                Some(reason) => format!("not reversible: {reason}"),
-            };
-            say(format_args!("  {}  {path}  {reversible}", migration.id));
+            say(format_args!("{}", step_line(migration, store.is_some())));
         }
     }
+    if let Some(store) = store {
+        store.close().await;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A step on one line. Only a database tells what is applied.
+fn step_line(migration: &MigrationView, is_read: bool) -> String {
+    let path = migration
+        .path
+        .as_deref()
+        .unwrap_or("(derived from the fields)");
+    let reversible = match &migration.reversible_reason {
+        None => "reversible".to_owned(),
+        Some(reason) => format!("not reversible: {reason}"),
+    };
+    let mut line = format!("  {}  {path}  {reversible}", migration.id);
+    if is_read {
+        let at = migration.applied_at.and_then(|at| at.format(&Rfc3339).ok());
+        line.push_str("  ");
+        line.push_str(&match (at, &migration.applied_by) {
+            (Some(at), Some(by)) => format!("{} {at} by {by}", migration.state),
+            _ => migration.state.clone(),
+        });
+        line.push_str("  checksum ");
+        line.push_str(&migration.checksum);
+    }
+    line
+}
+
+/// The database of the settings to read from, as it is; none where there is none, or none that can be read. The second is
+/// told.
+async fn to_read(settings: &Settings) -> Option<Store> {
+    let untold = |reason: &dyn std::fmt::Display| {
+        warn(format_args!(
+            "what is applied is not shown: {reason}; `patchbay doctor` says more"
+        ));
+        None
+    };
+    let wanted = match settings.store(false) {
+        Ok(wanted) => wanted,
+        Err(error) => return untold(&format_args!("{error:#}")),
+    };
+    match wanted.url.inspect(&wanted).await {
+        Ok(found) if !found.exists => None,
+        // To open it would bring it up to date.
+        Ok(found) if found.schema != found.known => untold(&format_args!(
+            "the core schema of the database {} is {}, and this program's is {}",
+            wanted.url, found.schema, found.known
+        )),
+        Ok(_) => match Store::open(wanted).await {
+            Ok(store) => Some(store),
+            Err(error) => untold(&error),
+        },
+        Err(error) => untold(&error),
+    }
 }
 
 /// The database of the settings; an empty one aside when there is none yet, because to look must not make it.
@@ -137,7 +193,7 @@ impl Migrate {
             plugin: self.name.clone(),
             to: self.to.clone(),
             force: self.force,
-            by: "local".to_owned(),
+            by: who(),
         }
     }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use patchbay_http::{ApiToken, App, HttpSettings};
 use patchbay_lua::Sandbox;
 use patchbay_registry::Registry;
+use patchbay_registry::settings::RegistrySettings;
 use patchbay_store::Store;
 use tokio::net::TcpListener;
 
@@ -52,15 +53,13 @@ async fn serve(settings: Settings, http: HttpSettings) -> anyhow::Result<()> {
     };
     store.apply_catalogue_if_empty(&catalogue).await?;
     let sandbox = Sandbox::new(settings.limits());
-    let registry = Registry::start(
-        settings.registry(),
-        store.clone(),
-        sandbox,
-        embedded::plugins(),
-    )
-    .await;
-    let address = listener.local_addr()?;
     let name = database.server_name.unwrap_or_else(host_name);
+    let told = RegistrySettings {
+        server_name: Some(name.clone()),
+        ..settings.registry()
+    };
+    let registry = Registry::start(told, store.clone(), sandbox, embedded::plugins()).await;
+    let address = listener.local_addr()?;
     let membership = registry.join_cluster(name, Some(address.to_string()));
     let app = App::new(registry, store.clone(), http);
     say(format_args!("listening on http://{address}"));

@@ -60,7 +60,11 @@ async fn lake(database: Database) -> (Server, Folder, String, String) {
     grown(&folder);
     write(&folder, "1.1.0", &format!("{FOLDER}, {REGION}"));
     let server = Server::start_in(folder.clone(), |options| {
-        options.database(database);
+        // What the environment says of who somebody is counts for nothing.
+        options
+            .database(database)
+            .env("USER", "mallory")
+            .env("LOGNAME", "mallory");
     });
     let product = server.data_product("sales", "sales").await;
     let id = server
@@ -94,6 +98,10 @@ async fn values(server: &Server, id: &str) -> Value {
 async fn a_plugin_goes_down_waits_and_goes_up_again() {
     for_each_database(async |database| {
         let (server, folder, product, id) = lake(database).await;
+        let cluster = server.get("cluster").await.is(200).json();
+        let own = &cluster["servers"][0];
+        let text = |key: &str| own[key].as_str().expect("a text").to_owned();
+        let first = format!("server {} ({})", text("name"), text("id"));
         assert_eq!(
             values(&server, &id).await,
             json!({ "folder": "orders", "region": "eu" })
@@ -181,7 +189,15 @@ async fn a_plugin_goes_down_waits_and_goes_up_again() {
         );
         let history = server.get(DETAILS).await.is(200).json()["migrations"].clone();
         assert_eq!(history[1]["state"], "applied");
-        assert_eq!(history[1]["applied_by"], "local");
+        // By the account of the process, whatever the environment says, and by the server as the cluster calls it.
+        let by = history[1]["applied_by"].as_str().expect("who");
+        let account = std::process::Command::new("id").arg("-un").output();
+        let account = String::from_utf8(account.expect("id").stdout).expect("a name");
+        assert!(
+            by.starts_with(&format!("local {}@", account.trim())),
+            "{by}"
+        );
+        assert_eq!(history[0]["applied_by"], first);
     })
     .await;
 }
@@ -458,6 +474,25 @@ async fn what_is_proved_to_be_reversible_is_shown() {
             said.contains("0002_add_region  migrations/0002_add_region.lua  reversible"),
             "{said}"
         );
+        // The command line reads the same of the database.
+        let own = said.split("LakeDataOutput\n").nth(1).expect("the plugin");
+        for step in steps.as_array().expect("steps") {
+            let text = |key: &str| step[key].as_str().unwrap_or_default();
+            let line = own
+                .lines()
+                .find(|line| line.starts_with(&format!("  {}  {}", text("id"), text("path"))))
+                .unwrap_or_else(|| panic!("{step}: {said}"));
+            let state = match step["state"].as_str() {
+                Some("applied") => {
+                    format!("applied {} by {}", text("applied_at"), text("applied_by"))
+                }
+                _ => "pending".to_owned(),
+            };
+            assert!(
+                line.ends_with(&format!("  {state}  checksum {}", text("checksum"))),
+                "{line}: {step}"
+            );
+        }
         assert!(
             said.contains("migrations/0003_drop_region.lua  not reversible: it has no `down`"),
             "{said}"

@@ -459,6 +459,76 @@ async fn versions_go_up_and_back_and_never_mean_two_things() {
     .await;
 }
 
+/// Going back is a version like any other for the rows that came since.
+#[tokio::test]
+async fn a_running_server_tries_the_version_that_is_gone_back_to_on_its_rows() {
+    for_each_database(async |database| {
+        let server = server(database);
+        let rule = |version: &str, refused: &str| {
+            let rule = format!(
+                "validate = function(configuration)\n        if configuration.dataset == \"{refused}\" then\n            \
+                 return {{ {{ field = \"dataset\", message = \"not {refused}\" }} }}\n        end\n    end,\n    ui_metadata"
+            );
+            bigquery(version, "Dataset").replacen("ui_metadata", &rule, 1)
+        };
+        let put = |text: String| server.folder.write("src/bigquery/plugin.lua", text);
+        put(rule("1.0.0", "later"));
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.0.0").await;
+        put(rule("1.1.0", "never"));
+        server.install(&["src/bigquery"]);
+        until_version(&server, "1.1.0").await;
+        let product = server.data_product("sales", "sales").await;
+        let values = json!({ "dataset": "later" });
+        let id = server
+            .configured("BigQueryDataOutput", &product, "n", values)
+            .await;
+        let said = server.run(&["plugin", "rollback", "bigquery"]).well();
+        assert!(said.contains("rolled back from 1.1.0 to 1.0.0"), "{said}");
+        let held = until_status(&server, "BigQueryDataOutput", |status| {
+            status["last_error"]["stage"] == "rows"
+        })
+        .await;
+        assert_eq!(held["version"], "1.1.0", "{held}");
+        let message = held["last_error"].to_string();
+        assert!(
+            message.contains(&id) && message.contains("not later"),
+            "{message}"
+        );
+        server
+            .post("plugins/reload?force=BigQueryDataOutput", &json!({}))
+            .await
+            .is(200);
+        until_version(&server, "1.0.0").await;
+    })
+    .await;
+}
+
+#[test]
+fn what_is_left_of_a_removed_package_is_told() {
+    for link in [false, true] {
+        let folder = Folder::new();
+        folder.write("src/bigquery/plugin.lua", bigquery("1.0.0", "Dataset"));
+        run(&folder, &["plugin", "install", "src/bigquery"]).well();
+        folder.rename("data/packages/bigquery", "aside");
+        match link {
+            true => folder.link("../../aside", "data/packages/bigquery"),
+            false => folder.write("data/packages/bigquery", "a file"),
+        }
+        let said = run(&folder, &["plugin", "remove", "bigquery"]).well();
+        let what = if link { "a link" } else { "a file" };
+        assert!(
+            said.contains("bigquery 1.0.0 removed")
+                && said.contains("warning: ")
+                && said.contains("data/packages/bigquery")
+                && said.contains(what),
+            "{said}"
+        );
+        assert!(folder.path("aside").exists());
+        run(&folder, &["plugin", "remove", "bigquery"]).badly();
+    }
+}
+
 #[tokio::test]
 async fn a_linked_package_is_edited_where_it_lies() {
     for_each_database(async |database| {

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::field::{Field, FieldKind, ItemKind};
-use crate::migration::Plan;
+use crate::migration::{PendingMigration, Plan};
+use crate::name::MigrationId;
 use crate::outline::{Face, Outline};
 
 /// How much a change matters to those who use a plugin. Ordered.
@@ -91,15 +92,30 @@ pub fn changes(before: &Outline, now: &Definition) -> Vec<Change> {
 
 /// What the pending steps of a plan change: those that do more than add break whoever still runs the version before.
 pub fn changes_of_plan(plan: &Plan) -> Vec<Change> {
-    plan.pending
-        .iter()
-        .filter(|step| step.origin.runs() && !step.expands)
-        .map(|step| Change {
-            level: Level::Major,
-            path: format!("migrations.{}", step.migration.id),
-            what: "takes something away from the table, or changes it".to_owned(),
-        })
-        .collect()
+    plan.pending.iter().filter_map(change_of_step).collect()
+}
+
+fn change_of_step(step: &PendingMigration) -> Option<Change> {
+    (step.origin.runs() && !step.expands).then(|| Change {
+        level: Level::Major,
+        path: format!("migrations.{}", step.migration.id),
+        what: "takes something away from the table, or changes it".to_owned(),
+    })
+}
+
+/// The differences from what was applied to a version with steps to run, and why its number promises less than they make.
+/// Steps of the very version that were taken back make no difference when they run again.
+pub fn compared(before: &Outline, now: &Definition, plan: &Plan) -> (Vec<Change>, Option<String>) {
+    let mut found = Vec::new();
+    let again = |id: &MigrationId| before.version == now.version && before.taken_back.contains(id);
+    for step in &plan.pending {
+        if !again(&step.migration.id) {
+            found.extend(change_of_step(step));
+        }
+    }
+    found.extend(changes(before, now));
+    let broken = broken_promise(&before.version, &now.version, &found);
+    (found, broken)
 }
 
 /// What two version numbers promise about the change from one to the other; none when they promise that nothing changed.

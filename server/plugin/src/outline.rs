@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::Map;
 use crate::definition::{Definition, EnvironmentEntry, Hooks};
 use crate::field::Field;
-use crate::name::{PluginName, TableName};
+use crate::name::{MigrationId, PluginName, TableName};
 use crate::platform::PlatformMetadata;
 use crate::term::{Mistakes, Path, Term};
 
@@ -23,6 +23,9 @@ pub struct Outline {
     /// The rest; none when it is not known, because a Patchbay wrote it that kept no more than fields and table.
     #[serde(default)]
     pub face: Option<Face>,
+    /// The steps of this version that were taken back: that it runs them again is no change of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<MigrationId>,
 }
 
 /// What users see of a definition beside its fields.
@@ -64,6 +67,7 @@ impl Outline {
                 examples: definition.examples.clone(),
                 placeholders: definition.placeholders.clone(),
             }),
+            taken_back: Vec::new(),
         }
     }
 }

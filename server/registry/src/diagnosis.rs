@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 use patchbay_plugin::catalogue::Catalogue;
+use patchbay_plugin::change::compared;
 use patchbay_plugin::migration::plan;
 use patchbay_store::{Store, StoreError};
 
 use crate::Registry;
 use crate::check::Fixed;
 use crate::enabling::{Selectable, Selection};
-use crate::reload::compared;
 
 /// How long an event may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -76,7 +76,7 @@ use crate::reload::{Builder, Built, Missing, Touched, log_generation};
 use crate::settings::{RegistrySettings, Shipped};
 use crate::wire::ReloadSummary;
 
-pub use crate::cluster::Membership;
+pub use crate::cluster::{Membership, servers_that_serve};
 pub use crate::discovery::{
     Overlooked, SpecFolder, find_specs, overlooked, read_bounded, read_spec,
 };
@@ -168,19 +168,23 @@ impl Registry {
         sandbox: Sandbox,
         shipped: Shipped,
     ) -> Registry {
+        let identity = Identity::default();
+        let who = identity.who(settings.server_name.as_deref());
+        let mut builder = Builder::new(settings, shipped, store.clone(), sandbox.clone());
+        builder.by = who;
         let registry = Registry {
             inner: Arc::new(Inner {
-                store: store.clone(),
-                sandbox: sandbox.clone(),
+                store,
+                sandbox,
                 current: ArcSwap::default(),
                 swapped: channel::Sender::new(0),
                 told: channel::Sender::new(0),
-                builder: Mutex::new(Builder::new(settings, shipped, store, sandbox)),
+                builder: Mutex::new(builder),
                 retries: AtomicU64::new(0),
                 rebuild_pause: Pause::default(),
                 row_readers: ArcSwap::default(),
                 counters: Counters::default(),
-                identity: Identity::default(),
+                identity,
                 proofs: Proofs::default(),
             }),
         };

@@ -229,8 +229,20 @@ impl Registry {
 
     /// The migrations of every active plugin, and the history of every plugin that ever had one.
     pub async fn migrations(&self) -> Result<PluginMigrations, RequestError> {
+        self.migrations_in(self.store()).await
+    }
+
+    /// As [`migrations`](Registry::migrations), of what is applied in another database than the registry's own. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// Those of an unavailable database.
+    pub async fn migrations_in(
+        &self,
+        store: &patchbay_store::Store,
+    ) -> Result<PluginMigrations, RequestError> {
         let generation = self.current();
-        let histories = self.store().histories().await?;
+        let histories = store.histories().await?;
         let mut steps: BTreeMap<String, Steps> = histories
             .iter()
             .map(|(plugin, history)| (plugin.clone(), (None, history.clone(), Vec::new())))

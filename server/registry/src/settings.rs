@@ -27,6 +27,8 @@ pub struct RegistrySettings {
     pub row_check: Duration,
     /// How changes are noticed.
     pub watch: WatchSettings,
+    /// What this server is called where it is told who ran a step; none where nobody calls it.
+    pub server_name: Option<String>,
     /// The operator's values for the settings that plugins declare, by plugin name in lower case.
     pub plugin_settings: BTreeMap<String, Map>,
 }

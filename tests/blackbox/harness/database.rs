@@ -21,13 +21,14 @@ pub(crate) enum Database {
 /// - `enabling`, `reload_files`: which files are plugins, and which of them count, is decided before their tables are made;
 /// - `hostile`, where a plugin does nothing but burn time or memory, which takes long, or fails before its table is made;
 /// - `command_line`, where a verb or a start reads settings and files, and prints;
-/// - `packages`, three of twelve, and `package_archives`: the bytes of archives, what is left of an install that was
+/// - `packages`, four of fourteen, and `package_archives`: the bytes of archives, what is left of an install that was
 ///   killed, and who may write the lock file; none of it opens a database;
 /// - `doctor`, where it looks at settings, files and the door, and a database that cannot be used is a file;
 /// - `plugin_check`, `specs`, `plugin_dev`: they have a catalogue that is made up, and a database that is thrown away, which
 ///   is always SQLite;
 /// - `migrations`, where SQL is shown for a database that is named, and steps are written;
-/// - `readme`: it is what a reader types, who has no Postgres;
+/// - `readme`, `readme_words`: it is what a reader types, who has no Postgres;
+/// - `leftovers`, where a server does not say what it serves, as those on Postgres do;
 /// - `repository`: it reads files;
 /// - `faults`, for what only a file can do: to be locked, replaced, damaged, or served twice.
 ///

@@ -106,6 +106,7 @@ pub(super) async fn fixture_of(
         auto_migrate: true,
         strict_versions: false,
         watch: Default::default(),
+        server_name: None,
         plugin_settings: BTreeMap::new(),
     };
     let sandbox = Sandbox::new(Default::default());

@@ -56,6 +56,16 @@ struct Named {
     address: Option<String>,
 }
 
+impl Identity {
+    /// How histories call it: as the cluster does, by name and id.
+    pub(crate) fn who(&self, name: Option<&str>) -> String {
+        match name {
+            Some(name) => format!("server {name} ({})", self.id),
+            None => format!("server {}", self.id),
+        }
+    }
+}
+
 impl Default for Identity {
     fn default() -> Self {
         Identity {
@@ -163,6 +173,27 @@ fn server_plugin(finding: &Finding) -> Option<ServerPlugin> {
         state: status.state.as_str().to_owned(),
         error: error.map(|error| format!("{}: {}", error.stage, error.message)),
     })
+}
+
+/// The servers on a database that serve a plugin, by name, as far as they have said so of late. On SQLite the server says
+/// nothing.
+///
+/// # Errors
+/// Those of an unavailable database.
+pub async fn servers_that_serve(store: &Store, plugin: &str) -> Result<Vec<String>, StoreError> {
+    if !store.is_shared() {
+        return Ok(Vec::new());
+    }
+    let cluster = store.cluster().await?;
+    let alive = |server: &&RunningServer| server.heartbeat_at + STALE_AFTER >= cluster.now;
+    let serves = |server: &&RunningServer| {
+        let plugins = plugins_of(&server.report.plugins);
+        plugins
+            .iter()
+            .any(|own| own.plugin == plugin && own.version.is_some())
+    };
+    let found = cluster.servers.iter().filter(alive).filter(serves);
+    Ok(found.map(|server| server.report.name.clone()).collect())
 }
 
 /// Tells the other servers of this one, until it is stopped or its registry is gone.

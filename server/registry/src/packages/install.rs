@@ -62,6 +62,8 @@ pub struct Change {
     pub plugins: Vec<PackagedPlugin>,
     /// Whether it was so already.
     pub unchanged: bool,
+    /// What did not come of it, and hurts nobody: files of the package that are still there.
+    pub warnings: Vec<String>,
 }
 
 impl Packages {
@@ -176,11 +178,14 @@ impl Packages {
         let staging = Staging::new(self)?;
         lock.remove(&locked.name);
         self.write(&lock, &staging)?;
-        // A server has what it serves in memory, and what is left lying is listed nowhere and loaded by nobody.
-        if self.check_own_folder(&locked.name).is_ok() {
-            let _ = fs::remove_dir_all(self.folder.join(locked.name.as_str()));
-        }
+        // A server has what it serves in memory. What is left lying is loaded by nobody, and nothing takes it away later,
+        // because it is in no lock: so it is told.
+        let left = match self.check_own_folder(&locked.name) {
+            Ok(()) => removed(&self.folder.join(locked.name.as_str())),
+            Err(error) => Some(error.to_string()),
+        };
         Ok(Change {
+            warnings: left.into_iter().collect(),
             version: locked.release.version,
             now: None,
             plugins: locked.release.plugins,
@@ -251,6 +256,7 @@ impl Packages {
             now: Some(release.version),
             plugins: release.plugins,
             unchanged: false,
+            warnings: Vec::new(),
         })
     }
 
@@ -297,6 +303,7 @@ impl Packages {
             now: Some(before.release.version.clone()),
             plugins: plugin.map_or(before.release.plugins, |plugin| vec![plugin]),
             unchanged,
+            warnings: Vec::new(),
         };
         if !unchanged {
             self.write(&lock, &Staging::new(self)?)?;
@@ -358,6 +365,17 @@ impl Packages {
         {
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+/// Removes a folder with all that is in it. Says so when something of it is still there.
+fn removed(folder: &Path) -> Option<String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Some(format!(
+            "{} is not removed: {error}; nothing loads it, so remove it by hand",
+            folder.display()
+        )),
+        _ => None,
     }
 }
 
@@ -547,4 +565,26 @@ fn not_installed(lock: &Lock, name: &str) -> PackageError {
     PackageError::NotInstalled(format!(
         "expected an installed package or a plugin of one, found none named {name:?} ({hint})"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_removed_is_told_and_one_that_is_not_there_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("package");
+        assert_eq!(removed(&place), None);
+        fs::create_dir_all(place.join("1.0.0")).expect("a folder");
+        assert_eq!(removed(&place), None);
+        assert!(!place.exists());
+        // What is no folder is not removed as one.
+        fs::write(&place, "a file").expect("a file");
+        let told = removed(&place).expect("it is still there");
+        assert!(
+            told.contains("package is not removed: ") && told.contains("remove it by hand"),
+            "{told}"
+        );
+    }
 }

@@ -85,6 +85,8 @@ pub(super) struct Activation<'a> {
     /// Which plugins' tables are not what their migrations made.
     pub(super) drifts: &'a BTreeMap<String, Vec<String>>,
     pub(super) row_check: Duration,
+    /// Who applies versions.
+    pub(super) by: &'a str,
 }
 
 /// What is known of a plugin's name when a version of it is checked.
@@ -296,7 +298,7 @@ impl Activation<'_> {
             );
         }
         let mut applying = Applying {
-            by: "server".to_owned(),
+            by: self.by.to_owned(),
             code: rows.code,
             carried: rows.carried.map(Arc::new),
             broken_promise: broken_promise.clone(),

@@ -60,6 +60,7 @@ impl Builder {
             held: &self.held,
             drifts: &self.drifts,
             row_check: self.settings.row_check,
+            by: &self.by,
         }
     }
 

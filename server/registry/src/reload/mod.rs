@@ -37,7 +37,6 @@ pub(crate) use activation::Claims;
 use activation::held_warning;
 pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use plugin_settings::settings_of;
-pub(crate) use promise::compared;
 pub(crate) use report::log_generation;
 pub(crate) use slot::Touched;
 
@@ -66,6 +65,8 @@ pub(crate) struct Builder {
     held: BTreeMap<String, Held>,
     /// Which plugins' tables are not what their migrations made, as the last build found it.
     drifts: BTreeMap<String, Vec<String>>,
+    /// Who it is that applies versions.
+    pub(crate) by: String,
 }
 
 /// What to do with a place that serves and is not found any more.
@@ -127,6 +128,7 @@ impl Builder {
             package_problems: Vec::new(),
             held: BTreeMap::new(),
             drifts: BTreeMap::new(),
+            by: String::new(),
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use patchbay_plugin::change::{self, Change, broken_promise, changes_of_plan};
+use patchbay_plugin::change::{Change, changes_of_plan, compared};
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::Plan;
 use patchbay_plugin::outline::Outline;
@@ -33,18 +33,6 @@ pub(super) struct Promise {
     pub(super) broken: Option<String>,
     /// The same, when the version is not to be taken for it.
     pub(super) refused: Option<String>,
-}
-
-/// Compares a version with the one before it.
-pub(crate) fn compared(
-    before: &Outline,
-    now: &Definition,
-    plan: &Plan,
-) -> (Vec<Change>, Option<String>) {
-    let mut changes = changes_of_plan(plan);
-    changes.extend(change::changes(before, now));
-    let broken = broken_promise(&before.version, &now.version, &changes);
-    (changes, broken)
 }
 
 /// The reason of a refusal, with what can be done.

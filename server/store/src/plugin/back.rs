@@ -10,6 +10,7 @@ use patchbay_plugin::migration::{ColumnType, Tables, WayBack, way_back};
 use patchbay_plugin::name::{MigrationId, PluginName, TableName};
 use patchbay_plugin::term::{Mistakes, Path, Term};
 use sea_query::{Expr, ExprTrait, Query, Value};
+use serde_json::Value as Json;
 use time::OffsetDateTime;
 
 use super::migrate::{register_tables, run_operations};
@@ -116,6 +117,20 @@ pub fn fields_of(table: &TableName, tables: &Tables, known: &[Field]) -> Vec<Fie
         }
     }
     fields
+}
+
+/// What versions are compared with, when the steps of a way are taken back.
+fn without(mut outline: Json, way: &WayBack) -> Json {
+    let ids = way.steps.iter().map(|step| step.migration.id.as_str());
+    let before = outline["taken_back"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if let Some(entries) = outline.as_object_mut() {
+        let all = before.into_iter().chain(ids.map(Json::from));
+        entries.insert("taken_back".to_owned(), all.collect());
+    }
+    outline
 }
 
 impl Store {
@@ -272,6 +287,8 @@ impl Store {
                         .unwrap_or_default();
                     let fields = serde_json::to_value(&fields)
                         .map_err(|_| broken("the fields of a definition"))?;
+                    // A version that comes now is still one after the version that was there.
+                    let outline = row.optional_json(9)?.map(|outline| without(outline, &way));
                     let optional = |value: Option<&str>| Value::String(value.map(str::to_owned));
                     let values = vec![
                         (recorded.revision + 1).into(),
@@ -283,8 +300,7 @@ impl Store {
                         text(&by),
                         // Whatever serves the table next is tried on its rows.
                         Value::String(None),
-                        // A version that comes now is still one after the version that was there.
-                        Value::Json(row.optional_json(9)?.map(Box::new)),
+                        Value::Json(outline.map(Box::new)),
                         optional(row.optional_text(10)?),
                         name(),
                     ];

@@ -151,6 +151,9 @@ pub struct Pattern(Arc<Regex>);
 
 impl Pattern {
     /// Compiles the pattern, or says what is wrong with it.
+    ///
+    /// # Errors
+    /// What the regular expression breaks, in the words of the `regex` crate, or that it is too large.
     pub fn parse(text: &str) -> Result<Pattern, String> {
         regex::RegexBuilder::new(text)
             .size_limit(256 * 1024)
@@ -603,6 +606,9 @@ fn absent(field: &Field, input: &Map, loc: &[LocStep], errors: &mut Errors) -> O
 ///
 /// `loc` is the path of the configuration itself, with the plugin's name. Keys that are no fields are ignored, as in the
 /// origin. The result holds exactly the fields, in their order. Past [`MAX_ERRORS`], one last error counts the others.
+///
+/// # Errors
+/// Every value that its field does not accept, and every required one that is missing.
 pub fn parse_values(fields: &[Field], input: &Map, loc: &Loc) -> Result<Map, Vec<ValidationError>> {
     let mut errors = Errors::default();
     let mut values = Map::new();

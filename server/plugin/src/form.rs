@@ -112,6 +112,9 @@ pub struct Choice {
 }
 
 /// Reads what `ui_metadata` returned: a list of what the `ui` functions built. All mistakes come at once.
+///
+/// # Errors
+/// Every mistake, with its path in what was returned.
 pub fn read_form(term: Term, fields: &[Field]) -> Result<Vec<UiElement>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let elements = match term {

@@ -60,6 +60,9 @@ macro_rules! name_type {
 
         impl $name {
             /// Parses the name, or says what was expected.
+            ///
+            /// # Errors
+            /// What was expected of it.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 match $check(text) {
                     Ok(()) => Ok(Self(text.into())),

@@ -257,6 +257,9 @@ impl Mistakes {
     }
 
     /// The value when nothing is wrong, else every mistake.
+    ///
+    /// # Errors
+    /// Every mistake that was noted.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Mistake>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),

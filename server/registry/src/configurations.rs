@@ -15,6 +15,9 @@ const EXPORT_CHUNK: usize = 100;
 
 impl Registry {
     /// One configuration, whatever became of its plugin.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` or `Internal` for the database's.
     pub async fn configuration(&self, id: Uuid) -> Result<ConfigurationView, RequestError> {
         let generation = self.current();
         let stored = self.stored(id).await?;
@@ -72,6 +75,9 @@ impl Registry {
     }
 
     /// The revisions of a configuration, newest first, also after its deletion.
+    ///
+    /// # Errors
+    /// `NotFound` when there never was one of that id; `Unavailable` or `Internal` for the database's.
     pub async fn history(&self, id: Uuid) -> Result<History, RequestError> {
         let mut history = self.store().revisions(id).await?;
         if history.is_empty() {

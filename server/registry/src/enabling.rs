@@ -46,6 +46,9 @@ pub struct Selection {
 
 /// Reads a list as the settings have it: separated by commas, or a JSON list. None when it is empty; `[]` is a list
 /// of nothing.
+///
+/// # Errors
+/// What is wrong with the JSON list, in words.
 pub fn parse_names(text: &str) -> Result<Option<Vec<String>>, String> {
     let text = text.trim();
     if text.is_empty() {

@@ -139,6 +139,9 @@ impl Registry {
     }
 
     /// All about one plugin, the disabled and failed ones too.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name or alias was found, or none of its versions ever loaded.
     pub async fn details(&self, plugin: &str) -> Result<PluginDetails, RequestError> {
         let generation = self.current();
         let finding = generation
@@ -228,6 +231,9 @@ impl Registry {
     }
 
     /// The migrations of every active plugin, and the history of every plugin that ever had one.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Internal` for the database's.
     pub async fn migrations(&self) -> Result<PluginMigrations, RequestError> {
         self.migrations_in(self.store()).await
     }
@@ -294,6 +300,9 @@ impl Registry {
     }
 
     /// The JSON Schema of a plugin's configuration.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name or alias serves.
     pub fn schema(&self, plugin: &str) -> Result<Value, RequestError> {
         let generation = self.current();
         let entry = generation
@@ -303,6 +312,9 @@ impl Registry {
     }
 
     /// The reference page of a plugin, in Markdown.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name or alias serves.
     pub fn reference(&self, plugin: &str) -> Result<String, RequestError> {
         let generation = self.current();
         let entry = generation
@@ -312,6 +324,9 @@ impl Registry {
     }
 
     /// The icon of a plugin.
+    ///
+    /// # Errors
+    /// `NotFound` when no plugin of that name or alias serves, or it has no icon.
     pub fn icon(&self, plugin: &str) -> Result<Arc<[u8]>, RequestError> {
         let generation = self.current();
         let entry = generation

@@ -74,6 +74,11 @@ impl Registry {
     }
 
     /// Replaces a configuration. `if_match` is the revision that the client saw.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stale` when it has another revision than `if_match`; `Conflict` when its plugin does not serve, the service
+    /// does not fit or the name is taken; `Invalid` for the content; `ReadOnly` while the plugin is older than its table;
+    /// `Unavailable` when the table that its plugin wants does not come in time; what a hook's failure is.
     pub async fn replace(
         &self,
         id: Uuid,
@@ -85,6 +90,9 @@ impl Registry {
     }
 
     /// Changes what the body names and leaves the rest. Without `if_match` a concurrent change is merged over.
+    ///
+    /// # Errors
+    /// As [`replace`](Registry::replace).
     pub async fn patch(
         &self,
         id: Uuid,
@@ -96,6 +104,9 @@ impl Registry {
     }
 
     /// Deletes a configuration; its history stays.
+    ///
+    /// # Errors
+    /// `NotFound`; `Stale` when it has another revision than `if_match`; `Unavailable` or `Internal` for the database's.
     pub async fn delete(
         &self,
         id: Uuid,

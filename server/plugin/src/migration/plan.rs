@@ -142,6 +142,9 @@ pub enum PlanError {
 ///
 /// Written steps that have not run come first; then what can be derived from the fields: the table itself, a column for
 /// a new field, a column that may now be null. A removal or narrowing needs a written step.
+///
+/// # Errors
+/// [`PlanError`]: the first reason why the definition does not follow from its history.
 pub fn plan(definition: &Definition, applied: &[AppliedMigration]) -> Result<Plan, PlanError> {
     let mut plan = follow(definition, applied)?;
     let new = new_steps(definition, applied)?;
@@ -196,6 +199,9 @@ pub fn plan(definition: &Definition, applied: &[AppliedMigration]) -> Result<Pla
 }
 
 /// The tables that the history and the written steps after it make, before anything is derived from the fields.
+///
+/// # Errors
+/// [`PlanError`] as for [`plan`], but for what only the fields want.
 pub fn written_tables(
     definition: &Definition,
     applied: &[AppliedMigration],

@@ -46,6 +46,9 @@ impl Tables {
     }
 
     /// Applies one operation, or says why it cannot be.
+    ///
+    /// # Errors
+    /// Why it cannot be applied, in words, such as a table or column that is not there.
     pub fn apply(&mut self, operation: &Operation) -> Result<(), String> {
         let name = operation.table().clone();
         if let Operation::CreateTable { columns, .. } = operation {
@@ -208,6 +211,9 @@ fn check_id(table: &Table) -> Result<(), String> {
 ///
 /// It is a candidate: whether a change of a column is undone by the change back depends on the values, which is for a
 /// proof to show.
+///
+/// # Errors
+/// Which operation cannot be undone and why, in words.
 pub fn derive_down(up: &[Operation], before: &Tables) -> Result<Vec<Operation>, String> {
     let mut tables = before.clone();
     let mut down = Vec::new();

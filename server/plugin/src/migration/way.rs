@@ -57,6 +57,9 @@ pub enum WayError {
 }
 
 /// The step that a number or an id means among `steps`, none for `0`: nothing applied.
+///
+/// # Errors
+/// [`WayError::Unknown`], with the ids that there are.
 pub fn find_step<'a>(
     text: &str,
     steps: &[&'a MigrationId],
@@ -100,6 +103,9 @@ fn listed<'a>(steps: impl Iterator<Item = &'a MigrationId>) -> String {
 }
 
 /// What takes a step back: written, or derived. `before` is what the tables are when it runs.
+///
+/// # Errors
+/// Why there is none, in words.
 pub fn down_of(migration: &Migration, before: &Tables) -> Result<Vec<Operation>, String> {
     match &migration.down {
         Some(down) => Ok(down.clone()),
@@ -109,6 +115,9 @@ pub fn down_of(migration: &Migration, before: &Tables) -> Result<Vec<Operation>,
 
 /// The way back from `applied`, in the order the steps ran, until `target` is the last one; none when nothing shall stay.
 /// A `down` that leaves other tables than there were is refused: what comes after counts on them.
+///
+/// # Errors
+/// [`WayError`]: the first step that cannot be taken back, or that one cannot stop at `target`.
 pub fn way_back(
     applied: &[AppliedMigration],
     target: Option<&MigrationId>,

@@ -179,7 +179,10 @@ async fn a_plugin_goes_down_waits_and_goes_up_again() {
         );
         server
             .until(DETAILS, 200, |details| {
-                details["state"] == "active" && details["version"] == "1.1.2"
+                // It is let go after the step, which the server notices by itself.
+                details["state"] == "active"
+                    && details["version"] == "1.1.2"
+                    && details["warnings"] == json!([])
             })
             .await;
         assert_eq!(warnings(&server).await, json!([]));

@@ -114,6 +114,14 @@ impl Builder {
                     || slot.refused_before(known).is_some()
                     || (slot.active.is_some() && looks_again(slot)))
         });
+        // Also when nothing else is to be looked at: a plugin is let go after its last step has run.
+        match self.store.held().await {
+            Ok(held) => self.held = held,
+            Err(error) => tracing::error!(
+                "Plugin registry: what is held cannot be read: {}",
+                error.detail()
+            ),
+        }
         if !examined && moved.is_empty() {
             return HashMap::new();
         }
@@ -224,7 +232,7 @@ impl Builder {
         })
     }
 
-    /// Reads at which steps plugins are held, and whether the tables of those that are to serve are what their migrations
+    /// Reads whether the tables of those that are to serve are what their migrations
     /// made. One that serves is looked at when everything is, and goes on with its last good version.
     async fn look_at_tables(
         &mut self,
@@ -232,13 +240,6 @@ impl Builder {
         histories: Option<&BTreeMap<String, Vec<AppliedMigration>>>,
         touched: &Touched,
     ) {
-        match self.store.held().await {
-            Ok(held) => self.held = held,
-            Err(error) => tracing::error!(
-                "Plugin registry: what is held cannot be read: {}",
-                error.detail()
-            ),
-        }
         let Some(histories) = histories else { return };
         let serving = self.slots.values().filter_map(|slot| {
             let looks = slot.drift.is_some() || matches!(touched, Touched::Everything);

@@ -88,7 +88,7 @@ pub use data_product::DataProductDraft;
 pub use error::{StoreError, What};
 pub use inspect::Inspection;
 pub use page::{MAX_PAGE, Page};
-pub use plugin::{Applied, AppliedDefinition, AppliedMark, Applying, Held, PluginTable, fields_of};
+pub use plugin::{Applied, AppliedDefinition, AppliedMark, Applying, Held, PluginTable};
 pub use session::Dialect;
 pub use settings::{DatabaseUrl, StoreSettings, Synchronous};
 

@@ -15,6 +15,7 @@ use crate::name::{MigrationId, TableName};
 mod carry;
 mod fit;
 pub mod lua;
+mod part;
 mod plan;
 mod read;
 mod tables;
@@ -23,6 +24,7 @@ mod tests;
 mod way;
 
 pub use fit::{NextStep, next_step};
+pub use part::{as_of, fields_of};
 pub use plan::{
     AppliedMigration, Origin, PendingMigration, Plan, PlanError, plan, ran, written_tables,
 };

@@ -35,6 +35,9 @@ pub enum WayError {
     /// Nothing has that number or id.
     #[error("{0}")]
     Unknown(String),
+    /// One cannot stop at that step on the way up.
+    #[error("{0}")]
+    NoStop(String),
     /// A step cannot be taken back.
     #[error("the migration {id} cannot be taken back: {reason}")]
     NoDown {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use patchbay_plugin::definition::Definition;
 use patchbay_plugin::migration::{
     AppliedMigration, Migration, NextStep, Operation, PendingMigration, Plan, Tables, WayBack,
-    find_step, next_step, plan, ran, way_back, written_tables,
+    as_of, find_step, next_step, plan, ran, way_back, written_tables,
 };
 use patchbay_plugin::name::{MigrationId, PluginName};
 use patchbay_store::render::render;
-use patchbay_store::{Applying, Dialect, Store, StoreError, fields_of};
+use patchbay_store::{Applying, Dialect, Store, StoreError};
 
 use super::choice::by_preference;
 use super::slot::Slot;
@@ -173,7 +173,8 @@ impl Builder {
                     true => self.apply(order, &plan, broken).await,
                     // The rows are tried when the last step is taken: no version serves before.
                     false => {
-                        let (part, plan) = as_of(&definition, &history, &plan, count)?;
+                        let (part, plan) =
+                            as_of(&definition, &history, &plan, count).map_err(conflict)?;
                         let applying = Applying {
                             by: order.by.clone(),
                             partly: true,
@@ -454,61 +455,6 @@ async fn restore(
         }
     }
     Ok(())
-}
-
-/// The definition as it would be at a pending step, and the plan to there: with the migrations up to it, and the fields
-/// that have a column by then.
-fn as_of(
-    definition: &Definition,
-    history: &[AppliedMigration],
-    whole: &Plan,
-    count: usize,
-) -> Result<(Definition, Plan), RequestError> {
-    let part = &whole.pending[..count];
-    let last = part.last().map(|step| step.migration.id.to_string());
-    let last = last.unwrap_or_default();
-    if let Some(step) = whole.pending[count..]
-        .iter()
-        .find(|step| !step.origin.runs())
-    {
-        return Err(RequestError::Conflict(format!(
-            "one cannot stop at {last}: the table is made from the newest fields, and {} is only recorded with it",
-            step.migration.id
-        )));
-    }
-    let part_ran = part.iter().filter(|step| step.origin.runs());
-    let part_ran = part_ran.map(|step| &step.migration);
-    let tables = Tables::after(ran(history).chain(part_ran)).map_err(conflict)?;
-    let is_there = |id: &MigrationId| {
-        history.iter().any(|step| step.migration.id == *id)
-            || part.iter().any(|step| step.migration.id == *id)
-    };
-    let table = definition
-        .table
-        .clone()
-        .filter(|table| tables.0.contains_key(table));
-    let fields = table
-        .as_ref()
-        .map(|table| fields_of(table, &tables, &definition.fields))
-        .unwrap_or_default();
-    let part_of = Definition {
-        migrations: definition
-            .migrations
-            .iter()
-            .filter(|migration| is_there(&migration.id))
-            .cloned()
-            .collect(),
-        table,
-        fields,
-        ..definition.clone()
-    };
-    let plan = plan(&part_of, history).map_err(conflict)?;
-    if ids(&plan.pending) != ids(part) {
-        return Err(RequestError::Conflict(format!(
-            "one cannot stop at {last}: the steps to there are not the first ones of the way"
-        )));
-    }
-    Ok((part_of, plan))
 }
 
 /// Refuses to take back a step that is not proved to be reversible.

@@ -5,10 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use patchbay_plugin::field::Field;
-use patchbay_plugin::migration::{ColumnType, Tables, WayBack, way_back};
+use patchbay_plugin::migration::{Tables, WayBack, fields_of, way_back};
 use patchbay_plugin::name::{MigrationId, PluginName, TableName};
-use patchbay_plugin::term::{Mistakes, Path, Term};
 use sea_query::{Expr, ExprTrait, Query, Value};
 use serde_json::Value as Json;
 use time::OffsetDateTime;
@@ -72,51 +70,6 @@ impl TargetStatements {
         session.execute(&self.add, values).await?;
         Ok(())
     }
-}
-
-/// The fields by which the rows of a table can be read: those of `known` that have their column, and one for each other
-/// column. A column that no field can be for, such as one of ids, is left out.
-pub fn fields_of(table: &TableName, tables: &Tables, known: &[Field]) -> Vec<Field> {
-    let Some(found) = tables.0.get(table) else {
-        return Vec::new();
-    };
-    let fits = |field: &&Field| {
-        found
-            .columns
-            .get(field.name.as_str())
-            .is_some_and(|column| column.kind == ColumnType::of(&field.kind))
-    };
-    let mut fields: Vec<Field> = known.iter().filter(fits).cloned().collect();
-    for column in found.columns.values() {
-        let word = match column.kind {
-            ColumnType::Text => "string",
-            ColumnType::Integer => "integer",
-            ColumnType::Number => "number",
-            ColumnType::Boolean => "boolean",
-            ColumnType::Json => "json",
-            ColumnType::Uuid => continue,
-        };
-        if fields
-            .iter()
-            .any(|field| field.name.as_str() == column.name)
-        {
-            continue;
-        }
-        let mut entries = vec![
-            ("type".to_owned(), Term::String(word.to_owned())),
-            ("name".to_owned(), Term::String(column.name.clone())),
-            ("required".to_owned(), Term::Boolean(!column.nullable)),
-        ];
-        if let Some(default) = &column.default {
-            entries.push(("default".to_owned(), Term::from_json(default.clone())));
-        }
-        let mut mistakes = Mistakes::default();
-        let field = Field::read(Term::Table(entries), Path::default(), &mut mistakes);
-        if let Ok(field) = mistakes.into_result(field) {
-            fields.push(field);
-        }
-    }
-    fields
 }
 
 /// What versions are compared with, when the steps of a way are taken back.

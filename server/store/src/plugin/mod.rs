@@ -5,7 +5,7 @@ mod drift;
 mod drop;
 mod migrate;
 
-pub use back::{Held, fields_of};
+pub use back::Held;
 pub(crate) use drift::describe;
 pub(crate) use migrate::recorded_tables;
 pub use migrate::{Applied, Applying};

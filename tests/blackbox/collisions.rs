@@ -113,25 +113,29 @@ async fn of_one_name_in_two_paths_the_later_serves_with_a_warning_in_both_places
 
 #[tokio::test]
 async fn that_a_plugin_stands_in_for_another_is_news_though_it_did_not_change() {
-    let server = Server::start(|options| {
-        options.env("PATCHBAY_PLUGIN_PATHS", "one:two");
-        options.file("one/README.md", String::new());
-        options.file("two/other.lua", bigquery("2.0.0", "Second"));
-    });
-    server
-        .folder
-        .write("one/bigquery.lua", bigquery("1.0.0", "First"));
-    let warning = "takes the place of one/bigquery.lua, whose path comes earlier";
-    server
-        .until("plugins/status", 200, |status| {
-            entry_at(status, "two/other.lua")["warnings"] == json!([warning])
-        })
-        .await;
-    let log = server.logged();
-    assert!(
-        log.contains(&format!("from two/other.lua: {warning}")),
-        "{log}"
-    );
+    for_each_database(async |database| {
+        let server = Server::start(|options| {
+            options.database(database);
+            options.env("PATCHBAY_PLUGIN_PATHS", "one:two");
+            options.file("one/README.md", String::new());
+            options.file("two/other.lua", bigquery("2.0.0", "Second"));
+        });
+        server
+            .folder
+            .write("one/bigquery.lua", bigquery("1.0.0", "First"));
+        let warning = "takes the place of one/bigquery.lua, whose path comes earlier";
+        server
+            .until("plugins/status", 200, |status| {
+                entry_at(status, "two/other.lua")["warnings"] == json!([warning])
+            })
+            .await;
+        let log = server.logged();
+        assert!(
+            log.contains(&format!("from two/other.lua: {warning}")),
+            "{log}"
+        );
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ async fn a_broken_plugin_serves_its_last_good_version_and_says_why() {
     for_each_database(async |database| {
         let server = Server::start(|options| {
             options.database(database);
-            options.file(FILE, bigquery("1.0.0", "0"));
+            options.file(FILE, bigquery("0.9.0", "0"));
             options.file("lua-plugins/other.lua", plugin("OtherDataOutput", ""));
         });
         let product = server.data_product("sales", "sales").await;

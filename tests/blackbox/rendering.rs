@@ -423,8 +423,9 @@ fn with_environment(plugin: &str) -> String {
 
 #[tokio::test]
 async fn the_catalogue_that_a_plugin_brings_says_where_its_data_is() {
+    for_each_database(async |database| {
     let server = Server::start(|options| {
-        options.env(
+        options.database(database).env(
             "ENABLED_PLUGINS",
             "GoogleBigQueryDataOutput,KafkaTopicDataOutput,IcebergTableDataOutput",
         );
@@ -483,4 +484,6 @@ async fn the_catalogue_that_a_plugin_brings_says_where_its_data_is() {
         let asked = format!("plugins/{folder}/url?id={product}&environment=development");
         assert_eq!(server.get(&asked).await.is(200).json()["url"], link);
     }
+    })
+    .await;
 }

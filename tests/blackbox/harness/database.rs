@@ -29,7 +29,6 @@ pub(crate) enum Database {
 /// - `migrations`, where SQL is shown for a database that is named, and steps are written;
 /// - `readme`, `readme_words`: it is what a reader types, who has no Postgres;
 /// - `leftovers`, where a server does not say what it serves, as those on Postgres do;
-/// - `rendering`, where a catalogue that a plugin brings is applied and asked of, which `catalogue` does on each;
 /// - `repository`: it reads files;
 /// - `faults`, for what only a file can do: to be locked, replaced, damaged, or served twice.
 ///

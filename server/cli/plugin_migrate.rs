@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use patchbay_lua::Sandbox;
 use patchbay_registry::wire::MigrationView;
-use patchbay_registry::{MigrationOrder, Registry, StepPreview, WrittenMigration};
+use patchbay_registry::{MigrationOrder, NOT_PROVED_YET, Registry, StepPreview, WrittenMigration};
 use patchbay_store::{DatabaseUrl, Store};
 use time::format_description::well_known::Rfc3339;
 
@@ -101,13 +101,8 @@ async fn list(settings: &Settings) -> anyhow::Result<ExitCode> {
             None => registry.migrations().await,
         };
         let all = all.map_err(|error| anyhow!("{error}"))?;
-        let unproved = all.migrations.values().flatten().any(|migration| {
-            migration
-                .reversible_reason
-                .as_deref()
-                .is_some_and(|reason| reason.contains("not proved yet"))
-        });
-        if !unproved {
+        let mut steps = all.migrations.values().flatten();
+        if steps.all(|migration| migration.reversible_reason.as_deref() != Some(NOT_PROVED_YET)) {
             break all;
         }
     };

@@ -81,7 +81,7 @@ pub use crate::discovery::{
     Overlooked, SpecFolder, find_specs, overlooked, read_bounded, read_spec,
 };
 pub use crate::error::RequestError;
-pub use crate::proofs::wrong_downs;
+pub use crate::proofs::{NOT_PROVED_YET, wrong_downs};
 pub use crate::reload::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub use patchbay_store::ConfigurationQuery;
 

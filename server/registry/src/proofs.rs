@@ -9,6 +9,9 @@ use patchbay_plugin::migration::{AppliedMigration, Migration, PendingMigration, 
 use patchbay_store::proof::{Proof, prove};
 use sha2::{Digest, Sha256};
 
+/// What is said of a step while nobody knows whether it is reversible.
+pub const NOT_PROVED_YET: &str = "it is not proved yet; ask again";
+
 /// How long one answer may try steps that are not proved yet. What is left says so, and is tried for the next answer.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -76,7 +79,7 @@ impl Proofs {
                 hash.update(migration.checksum());
                 let key: [u8; 32] = hash.clone().finalize().into();
                 match self.proof(key, &ran, definition, deadline) {
-                    None => Claim::not("it is not proved yet; ask again"),
+                    None => Claim::not(NOT_PROVED_YET),
                     Some(Proof::Reversible) => Claim {
                         reversible: true,
                         reason: None,

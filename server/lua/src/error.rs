@@ -3,7 +3,7 @@
 use std::fmt;
 
 use patchbay_plugin::definition::Incompatibility;
-use patchbay_plugin::term::Mistake;
+use patchbay_plugin::term::{Mistake, shortened};
 use serde::Serialize;
 
 /// One thing that is wrong with a plugin, and where.
@@ -86,12 +86,16 @@ impl Stage {
     }
 }
 
+/// The longest message of a plugin's code that is passed on, in characters. It goes to logs, and to whoever asks how the
+/// plugin stands.
+pub(crate) const MAX_MESSAGE: usize = 2_000;
+
 impl Report {
     pub(crate) fn new(stage: Stage, message: impl Into<String>) -> Report {
         Report {
             stage,
             hook: None,
-            message: message.into(),
+            message: shortened(message, MAX_MESSAGE),
             file: None,
             line: None,
             column: None,

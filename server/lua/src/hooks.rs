@@ -8,11 +8,11 @@ use patchbay_plugin::Map;
 use patchbay_plugin::field::Field;
 use patchbay_plugin::form::{read_form, unexplained};
 use patchbay_plugin::name::nearest;
-use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term};
+use patchbay_plugin::term::{Mistake, Mistakes, Path, TableReader, Term, shortened};
 
 use crate::call::{CatalogueReader, Form, HookCall, HookContext, Reads, RenderCall};
 use crate::db::is_not_configured;
-use crate::error::FieldError;
+use crate::error::{FieldError, MAX_MESSAGE};
 use crate::running::Running;
 use crate::values::{AnswerReader, Trail, kind, same_entries};
 use crate::vm::{Facts, Stop, Vm};
@@ -202,8 +202,8 @@ impl Vm {
             && let [(_, Term::String(kind)), (_, Term::String(message))] = entries.as_slice()
         {
             match kind.as_str() {
-                "not_found" => return Ok(Link::NotFound(message.clone())),
-                "bad_request" => return Ok(Link::BadRequest(message.clone())),
+                "not_found" => return Ok(Link::NotFound(shortened(message, MAX_MESSAGE))),
+                "bad_request" => return Ok(Link::BadRequest(shortened(message, MAX_MESSAGE))),
                 _ => {}
             }
         }
@@ -342,7 +342,7 @@ fn field_error(
     if let Term::String(message) = term {
         return Some(FieldError {
             field: None,
-            message,
+            message: shortened(message, MAX_MESSAGE),
         });
     }
     let mut table = TableReader::open(
@@ -379,6 +379,6 @@ fn field_error(
     }
     Some(FieldError {
         field,
-        message: message?,
+        message: shortened(message?, MAX_MESSAGE),
     })
 }

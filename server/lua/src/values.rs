@@ -9,7 +9,7 @@ use std::ffi::c_void;
 use mlua::{Lua, Table, Value};
 use patchbay_plugin::Map;
 use patchbay_plugin::field::MAX_INTEGER;
-use patchbay_plugin::term::{Mistake, Path, Step, Term};
+use patchbay_plugin::term::{MAX_WORDS, Mistake, Path, Step, Term, shortened};
 use serde_json::Value as Json;
 
 /// How deep tables may be nested in an answer.
@@ -58,7 +58,7 @@ impl<'a> Trail<'a> {
         let mut here = Some(self);
         while let Some(trail) = here {
             match trail.step {
-                Some(Place::Key(key)) => steps.push(Step::Key(key.to_owned())),
+                Some(Place::Key(key)) => steps.push(Step::key(key)),
                 Some(Place::Index(index)) => steps.push(Step::Index(index)),
                 None => {}
             }
@@ -107,8 +107,8 @@ impl AnswerReader {
         }
         self.mistakes.push(Mistake {
             path: trail.path(),
-            expected: expected.into(),
-            found: found.into(),
+            expected: shortened(expected, MAX_WORDS),
+            found: shortened(found, MAX_WORDS),
             help: None,
             at_key: false,
         });

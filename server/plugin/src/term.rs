@@ -119,11 +119,21 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Path(pub Vec<Step>);
 
+impl Step {
+    /// A key, shortened where it is longer than anyone would write.
+    pub fn key(key: &str) -> Step {
+        Step::Key(match key.char_indices().nth(MAX_KEY) {
+            Some((end, _)) => format!("{}…", &key[..end]),
+            None => key.to_owned(),
+        })
+    }
+}
+
 impl Path {
     /// The path one key further.
     pub fn key(&self, key: &str) -> Path {
         let mut steps = self.0.clone();
-        steps.push(Step::Key(key.to_owned()));
+        steps.push(Step::key(key));
         Path(steps)
     }
 
@@ -146,6 +156,25 @@ impl fmt::Display for Path {
         }
         Ok(())
     }
+}
+
+/// The longest key that a path shows, in characters. A plugin may make keys of megabytes, and a mistake for each.
+const MAX_KEY: usize = 100;
+/// The longest text in a mistake, in characters.
+pub const MAX_WORDS: usize = 500;
+
+/// How many mistakes are noted at once: an author mends these, and sees the next ones then.
+const MAX_MISTAKES: usize = 200;
+
+/// The text, and `…` in the place of all that is past so many characters.
+pub fn shortened(text: impl Into<String>, characters: usize) -> String {
+    let mut text = text.into();
+    if let Some((end, _)) = text.char_indices().nth(characters) {
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 /// One thing that is wrong in a definition, a form or another answer of a plugin.
@@ -181,12 +210,18 @@ impl fmt::Display for Mistake {
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
+    fn note(&mut self, mistake: Mistake) {
+        if self.0.len() < MAX_MISTAKES {
+            self.0.push(mistake);
+        }
+    }
+
     /// Notes a mistake in the value at `path`.
     pub fn add(&mut self, path: Path, expected: impl Into<String>, found: impl Into<String>) {
-        self.0.push(Mistake {
+        self.note(Mistake {
             path,
-            expected: expected.into(),
-            found: found.into(),
+            expected: shortened(expected, MAX_WORDS),
+            found: shortened(found, MAX_WORDS),
             help: None,
             at_key: false,
         });
@@ -200,11 +235,11 @@ impl Mistakes {
         found: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.0.push(Mistake {
+        self.note(Mistake {
             path,
-            expected: expected.into(),
-            found: found.into(),
-            help: Some(help.into()),
+            expected: shortened(expected, MAX_WORDS),
+            found: shortened(found, MAX_WORDS),
+            help: Some(shortened(help, MAX_WORDS)),
             at_key: false,
         });
     }
@@ -217,11 +252,11 @@ impl Mistakes {
         found: impl Into<String>,
         help: Option<String>,
     ) {
-        self.0.push(Mistake {
+        self.note(Mistake {
             path,
-            expected: expected.into(),
-            found: found.into(),
-            help,
+            expected: shortened(expected, MAX_WORDS),
+            found: shortened(found, MAX_WORDS),
+            help: help.map(|help| shortened(help, MAX_WORDS)),
             at_key: true,
         });
     }
@@ -232,11 +267,11 @@ impl Mistakes {
             nearest(key, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
         let mut sorted = known.to_vec();
         sorted.sort_unstable();
-        self.0.push(Mistake {
+        self.note(Mistake {
             path,
             expected: format!("one of the keys {}", sorted.join(", ")),
             found: format!("`{key}`"),
-            help,
+            help: help.map(|help| shortened(help, MAX_WORDS)),
             at_key: true,
         });
     }

@@ -451,6 +451,43 @@ async fn a_plugin_carries_its_rows_over() {
 }
 
 #[tokio::test]
+async fn rows_that_take_too_long_to_carry_over_are_given_up_once() {
+    for_each_database(async |database| {
+        let server = serving(database, paths("1.0.0", "", ""));
+        let product = server.data_product("sales", "sales").await;
+        fill(database, &server.folder, &product, 60).await;
+        // From here on no row changes.
+        let server = server.restart(|_| {});
+        let endless = "  upgrade = function() while true do end end,";
+        server.folder.write(FILE, paths("1.1.0", "", endless));
+        let held = held_at(&server, "rows", "1.1.0").await;
+        let message = held["last_error"]["message"].as_str().expect("a message");
+        for part in [
+            "carrying the rows over was given up after ",
+            " of them ran past the deadline of a hook: lua-plugins/paths.lua:5: upgrade: it ran longer than",
+            "make `upgrade` faster, or write a migration with m:update(…)",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert_eq!(
+            (&held["version"], &held["state"]),
+            (&json!("1.0.0"), &json!("degraded"))
+        );
+        // Others come in without all that being gone through again.
+        let other = crate::world::plugin("OtherDataOutput", "");
+        server.folder.write("lua-plugins/other.lua", other);
+        server
+            .until("plugins/OtherDataOutput", 200, |details| {
+                details["state"] == "active"
+            })
+            .await;
+        let again = held_at(&server, "rows", "1.1.0").await;
+        assert_eq!(again["last_error"]["at"], held["last_error"]["at"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rows_are_carried_over_from_the_columns_that_a_step_takes_away() {
     for_each_database(async |database| {
         let server = serving(database, paths("1.0.0", FOLDER_FIELD, ""));

@@ -85,6 +85,8 @@ pub struct RowsCall {
     pub reader: Arc<dyn CatalogueReader>,
     /// When to stop, however many are left.
     pub until: Instant,
+    /// How many bytes the answers may take in memory, about, before it stops.
+    pub room: usize,
 }
 
 /// One of them.

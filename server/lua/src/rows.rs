@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use patchbay_plugin::Map;
-use patchbay_plugin::field::parse_values;
+use patchbay_plugin::field::{parse_values, weight_of};
 use patchbay_plugin::validation::Loc;
 
 use crate::admission::{Unadmitted, has_rules};
@@ -26,6 +26,10 @@ use crate::queue::{Call, Refused, Reply, Request, Shared, lock};
 use crate::running::{Over, Running};
 use crate::thread::Local;
 use crate::vm::{Facts, Stop, Vm};
+
+/// After how many rows that ran past their deadline no more are judged: the rest would be no better, and each takes as long
+/// as a hook may.
+const MAX_LATE: usize = 5;
 
 /// What became of one row: for one that was carried over, its values.
 pub(crate) type Judged = Result<Option<Map>, NotJudged>;
@@ -70,10 +74,13 @@ pub(crate) async fn judge(
         wanted,
         context: None,
     };
-    let from = lock(&call.judged).len();
+    let (from, mut taken) = {
+        let judged = lock(&call.judged);
+        (judged.len(), judged.iter().map(weight).sum::<usize>())
+    };
     let mut began = clock::coarse();
     for row in wanted.rows.iter().skip(from) {
-        if Instant::now() >= wanted.until {
+        if Instant::now() >= wanted.until || taken > wanted.room {
             break;
         }
         if clock::coarse().saturating_sub(began) > shared.limits.slice {
@@ -81,7 +88,10 @@ pub(crate) async fn judge(
             began = clock::coarse();
         }
         match judge.row(row).await {
-            Ok(judged) => lock(&call.judged).push(judged),
+            Ok(judged) => {
+                taken = taken.saturating_add(weight(&judged));
+                lock(&call.judged).push(judged);
+            }
             Err(spoilt) => return Outcome::Spoilt(spoilt),
         }
     }
@@ -97,8 +107,29 @@ pub(crate) fn refused(wanted: &RowsCall, call: &Call, error: HookError) -> Optio
         .and_then(|report| report.hook)
         .unwrap_or("validate");
     judged.push(Err(NotJudged::Hook(hook, Refused::Error(error))));
-    let done = judged.len() >= wanted.rows.len() || Instant::now() >= wanted.until;
+    let is_late = |judged: &&Judged| {
+        matches!(
+            judged,
+            Err(NotJudged::Hook(_, Refused::Error(HookError::Deadline(_))))
+        )
+    };
+    let done = judged.len() >= wanted.rows.len()
+        || Instant::now() >= wanted.until
+        || judged.iter().filter(is_late).count() >= MAX_LATE;
     done.then(|| Reply::Judged(std::mem::take(&mut *judged)))
+}
+
+/// How many bytes an answer takes, about.
+fn weight(judged: &Judged) -> usize {
+    match judged {
+        Ok(None) => 0,
+        Ok(Some(values)) => weight_of(values),
+        Err(NotJudged::Refused(Unadmitted::Rejected { errors, values })) => {
+            let told = errors.iter().map(|error| error.message.len());
+            weight_of(values) + told.sum::<usize>()
+        }
+        Err(_) => 1024,
+    }
 }
 
 /// Lets others of the thread have a turn.

@@ -39,6 +39,7 @@ async fn judge(plugin: &Plugin, rows: Vec<RowCall>, time: Duration) -> Answers {
         rows,
         reader: reader(),
         until: Instant::now() + time,
+        room: usize::MAX,
     };
     plugin.judge_rows(call).await
 }
@@ -295,4 +296,58 @@ async fn a_hook_is_given_what_it_takes_however_it_says_so() {
             words(&answers)
         );
     }
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_row_is_bounded() {
+    let sandbox = Sandbox::new(short());
+    let hooks = r#"
+      validate = function(configuration)
+        if configuration.a == "long" then return string.rep("é", 2000000) end
+        if configuration.a == "field" then return { { field = string.rep("f", 2000000), message = "m" } } end
+        if configuration.a == "raise" then error(string.rep("x", 2000000)) end
+        local deep = {}
+        for place = 1, 60 do deep["k" .. place] = 0 / 0 end
+        return { [string.rep("k", 2000000)] = deep }
+      end,"#;
+    let plugin = load(&sandbox, single(&with_hooks(hooks)))
+        .await
+        .expect("a plugin");
+    for a in ["long", "field", "raise", "key"] {
+        let answers = judge(&plugin, vec![row(a, "s", None)], LONG).await;
+        let told = match answers[0].as_ref().expect("an answer") {
+            Err(Unadmitted::Rejected { errors, .. }) => errors[0].message.clone(),
+            Err(Unadmitted::Hook(error)) => format!("{error:?}"),
+            other => panic!("{a}: {other:?}"),
+        };
+        assert!(told.len() < 100_000, "{a}: {}", told.len());
+        assert!(told.contains('…') || a == "raise", "{a}: {told:.300}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_take_too_long_or_too_much_are_not_gone_on_with() {
+    let sandbox = Sandbox::new(short());
+    let hooks = r#"
+      upgrade = function(configuration)
+        while configuration.a == "loop" do end
+        return { a = string.rep("x", 1000000) }
+      end,"#;
+    let plugin = load(&sandbox, single(&with_hooks(hooks)))
+        .await
+        .expect("a plugin");
+    let rows = |a: &str| (0..30).map(|_| row(a, "s", Some("0.1.0"))).collect();
+    let answers = words(&judge(&plugin, rows("loop"), LONG).await);
+    let late = answers.iter().filter(|word| *word == "late").count();
+    assert_eq!(late, 5, "{answers:?}");
+    assert!(answers[5..].iter().all(|word| word == "no time"));
+    let call = RowsCall {
+        rows: rows("wide"),
+        reader: reader(),
+        until: Instant::now() + LONG,
+        room: 5_000_000,
+    };
+    let answers = plugin.judge_rows(call).await;
+    let carried = answers.iter().filter(|answer| answer.is_some()).count();
+    assert_eq!(carried, 5, "one more than there is room for");
 }

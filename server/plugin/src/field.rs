@@ -636,6 +636,23 @@ pub fn parse_values(fields: &[Field], input: &Map, loc: &Loc) -> Result<Map, Vec
     }
 }
 
+/// How many bytes values take in memory, about.
+pub fn weight_of(values: &Map) -> usize {
+    fn of(value: &Value) -> usize {
+        const NODE: usize = size_of::<Value>();
+        NODE + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(of).sum(),
+            Value::Object(entries) => weight_of(entries),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+    }
+    values
+        .iter()
+        .map(|(key, value)| key.len() + of(value))
+        .sum()
+}
+
 /// Whether a field must have a value in this input.
 fn demanded(field: &Field, input: &Map) -> bool {
     field.required && dependencies_hold(&field.depends_on, input)

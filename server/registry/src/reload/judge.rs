@@ -121,7 +121,12 @@ impl Activation<'_> {
                 tracing::warn!("Plugin registry: {name}: its rows stay as they are: {reason}");
                 Checked::default()
             }
-            Err(error) => return Err(check_failure(error, definition)),
+            Err(error) => {
+                // What takes long is not tried again before something is different.
+                let stamp = stamp.filter(|_| matches!(error, CheckError::TooMuch(_)));
+                let failure = check_failure(error, definition);
+                return Err(Failure { stamp, ..failure });
+            }
         };
         let Checked {
             extent,

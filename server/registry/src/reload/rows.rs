@@ -13,7 +13,7 @@ use patchbay_lua::{FieldError, HookError, Plugin, RowCall, RowsCall, Unadmitted}
 use patchbay_plugin::Map;
 use patchbay_plugin::change::is_older;
 use patchbay_plugin::definition::Definition;
-use patchbay_plugin::field::parse_values;
+use patchbay_plugin::field::{parse_values, weight_of};
 use patchbay_plugin::migration::Plan;
 use patchbay_plugin::validation::{Loc, LocStep, ValidationError};
 use patchbay_store::{Carried, OwnRow, OwnRows, Store, StoreError};
@@ -34,7 +34,12 @@ const SHOWN: usize = 20;
 /// How many rows one version carries over at most: they are written in one transaction.
 const MAX_CARRIED: usize = 100_000;
 /// How long carrying rows over may take, apart from writing them.
-const CARRY_TIME: Duration = Duration::from_secs(30);
+const CARRY_TIME: Duration = Duration::from_secs(10);
+/// How many bytes the rows that one version carries over may take, and what is held of rows at once, about.
+const MAX_CARRIED_BYTES: usize = 64 * 1024 * 1024;
+const CHUNK_BYTES: usize = 32 * 1024 * 1024;
+/// After how many rows whose hooks ran past their deadline it is given up.
+const MAX_LATE: u64 = 5;
 /// How long to wait before a plugin that has too many calls waiting is asked again.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -94,13 +99,21 @@ struct Found {
     refused: u64,
     shown: Vec<RefusedRow>,
     carried: Carried,
+    /// How many bytes the rows that are carried over take.
+    carried_bytes: usize,
+    /// How many rows could not be judged in the time of a hook.
+    late: u64,
 }
 
 /// What became of the rows of a chunk: for those that there was time for, as [`Plugin::judge_rows`] has it.
 type JudgedChunk = Vec<(OwnRow, Option<Result<Option<Map>, Unadmitted>>)>;
 
 /// The runs of ids that are left, in turn.
-struct Runs(VecDeque<Run>);
+struct Runs {
+    queue: VecDeque<Run>,
+    /// What the widest row so far takes, in bytes: of wide rows fewer are read at once.
+    widest: usize,
+}
 
 /// A run of ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +138,10 @@ impl Runs {
             until,
             turns: 0,
         };
-        Runs(runs.into_iter().map(run).collect())
+        Runs {
+            queue: runs.into_iter().map(run).collect(),
+            widest: 1,
+        }
     }
 }
 
@@ -164,7 +180,7 @@ impl RowChecker<'_> {
                 break true;
             };
             self.count(&rows, judged, until, &mut found).await?;
-            if Instant::now() >= until {
+            if Instant::now() >= until || found.late >= MAX_LATE {
                 break false;
             }
         };
@@ -211,15 +227,18 @@ impl RowChecker<'_> {
         rows: &OwnRows,
         runs: &mut Runs,
     ) -> Result<Option<Vec<OwnRow>>, StoreError> {
-        while let Some(run) = runs.0.pop_front() {
+        while let Some(run) = runs.queue.pop_front() {
             let size = CHUNKS[run.turns.min(CHUNKS.len() - 1)];
+            let size = size.min(CHUNK_BYTES / runs.widest).max(1);
             let chunk = self
                 .store
                 .own_row_chunk(rows, run.after, run.until, size)
                 .await?;
             if let Some(last) = chunk.last() {
+                let widths = chunk.iter().map(|row| weight_of(&row.values));
+                runs.widest = widths.fold(runs.widest, usize::max);
                 if chunk.len() == size {
-                    runs.0.push_back(Run {
+                    runs.queue.push_back(Run {
                         after: last.id,
                         turns: run.turns + 1,
                         ..run
@@ -279,15 +298,25 @@ impl RowChecker<'_> {
     ) -> Result<(), CheckError> {
         let definition = self.definition();
         let mut refused: Vec<RefusedRow> = Vec::new();
+        let mut is_whole = true;
         for (row, answer) in judged {
-            let Some(answer) = answer else { continue };
+            let Some(answer) = answer else {
+                is_whole = false;
+                continue;
+            };
             found.checked += 1;
             let other_version = self.upgrades() && *row.plugin_version != *definition.version;
             match answer {
-                Ok(Some(values)) => found.carried.carry(&row, values, &definition.version),
+                Ok(Some(values)) => {
+                    found.carried_bytes += weight_of(&values);
+                    found.carried.carry(&row, values, &definition.version);
+                }
                 Ok(None) if other_version => found.carried.keep(&row),
                 Ok(None) => {}
                 Err(unadmitted) => {
+                    if let Unadmitted::Hook(HookError::Deadline(_)) = &unadmitted {
+                        found.late += 1;
+                    }
                     if other_version {
                         found.carried.keep(&row);
                     }
@@ -300,6 +329,25 @@ impl RowChecker<'_> {
                 "`upgrade` carries at most {MAX_CARRIED} rows over, because they are written in one transaction, and there \
                  are more of {}; write a migration with m:update(…), which has no such bound",
                 rows.total
+            )));
+        }
+        if self.upgrades() && found.late >= MAX_LATE {
+            return Err(CheckError::TooMuch(format!(
+                "carrying the rows over was given up after {} of them ran past the deadline of a hook: {}; make `upgrade` \
+                 faster, or write a migration with m:update(…)",
+                found.late,
+                refused
+                    .first()
+                    .map(|row| row.message.as_str())
+                    .unwrap_or_default(),
+            )));
+        }
+        let is_full = !is_whole && Instant::now() < until;
+        if self.upgrades() && (is_full || found.carried_bytes > MAX_CARRIED_BYTES) {
+            return Err(CheckError::TooMuch(format!(
+                "`upgrade` carries at most {} MiB over, because the rows are written in one transaction, and what it returned \
+                 is more; write a migration with m:update(…), which has no such bound",
+                MAX_CARRIED_BYTES / (1024 * 1024)
             )));
         }
         self.tell(rows, refused, until, found).await
@@ -389,6 +437,7 @@ impl RowChecker<'_> {
             rows: calls,
             reader: Arc::new(Reader::new(self.store, Some(rows.table()))),
             until,
+            room: MAX_CARRIED_BYTES / IN_FLIGHT,
         };
         plugin.judge_rows(call).await
     }
@@ -456,7 +505,7 @@ mod tests {
     fn runs_take_turns_far_apart_and_leave_nothing_out() {
         let marks: Vec<Uuid> = (1..8).map(|place| Uuid::from_u128(place * 10)).collect();
         let runs: Vec<(u128, u128)> = Runs::new(&marks)
-            .0
+            .queue
             .iter()
             .map(|run| (run.after.as_u128(), run.until.as_u128()))
             .collect();
@@ -473,6 +522,6 @@ mod tests {
             until: Uuid::max(),
             turns: 0,
         };
-        assert_eq!(Runs::new(&[]).0, [all]);
+        assert_eq!(Runs::new(&[]).queue, [all]);
     }
 }

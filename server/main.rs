@@ -4,6 +4,7 @@ mod cli;
 mod embedded;
 mod settings;
 mod telemetry;
+mod visible;
 
 use std::process::ExitCode;
 

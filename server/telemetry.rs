@@ -3,13 +3,13 @@
 use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, bail};
-use patchbay_lua::reorders_text;
 use patchbay_plugin::name::nearest;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::settings::{LogFormat, Settings};
+use crate::visible::visible;
 
 /// The levels that a filter may name.
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
@@ -116,17 +116,9 @@ impl<W: Write> Write for OneLine<W> {
             .iter()
             .any(|byte| byte.is_ascii_control() || !byte.is_ascii())
         {
-            let mut escaped = String::with_capacity(event.len() + 16);
-            for letter in String::from_utf8_lossy(line).chars() {
-                match letter {
-                    control if control.is_control() || reorders_text(control) => {
-                        escaped.extend(control.escape_default());
-                    }
-                    plain => escaped.push(plain),
-                }
-            }
-            escaped.push_str(end);
-            self.0.write_all(escaped.as_bytes())?;
+            let line = String::from_utf8_lossy(line);
+            self.0.write_all(visible(&line, &[]).as_bytes())?;
+            self.0.write_all(end.as_bytes())?;
         } else {
             self.0.write_all(event)?;
         }

@@ -7,6 +7,8 @@ use patchbay_lua::Report;
 use patchbay_registry::wire::LastError;
 use serde::Serialize;
 
+use crate::visible::{acts, visible};
+
 /// How grave it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,22 +147,34 @@ impl Diagnostic {
             Some(hook) => format!("{hook}: {}", self.message),
             None => self.message.clone(),
         };
+        // What is drawn with colours is printed as it is, so that nothing in it may act.
+        let title = visible(&title, &['\n']).into_owned();
+        let file = self.file.as_ref().map(|file| visible(file, &[]));
+        let help = self.help.as_ref().map(|help| visible(help, &['\n']));
+        let path = self.path.as_ref().map(|path| visible(path, &[]));
+        // One for one, so that the columns stay.
+        let blank = |letter: char| match acts(letter) && letter != '\t' {
+            true => char::REPLACEMENT_CHARACTER,
+            false => letter,
+        };
+        let line_text = self.source_line.as_ref();
+        let line_text = line_text.map(|line| line.chars().map(blank).collect::<String>());
         let mut group = Group::with_title(level.primary_title(title));
-        match (&self.file, &self.source_line, self.line) {
+        match (&file, &line_text, self.line) {
             (Some(file), Some(text), Some(line)) => {
                 let mut annotation = AnnotationKind::Primary.span(self.span(text, line));
-                if let Some(path) = &self.path {
-                    annotation = annotation.label(path.as_str());
+                if let Some(path) = &path {
+                    annotation = annotation.label(path.as_ref());
                 }
                 group = group.element(
                     Snippet::source(text.as_str())
                         .line_start(line as usize)
-                        .path(file.as_str())
+                        .path(file.as_ref())
                         .annotation(annotation),
                 );
             }
             (Some(file), ..) => {
-                let mut origin = Origin::path(file.as_str());
+                let mut origin = Origin::path(file.as_ref());
                 if let Some(line) = self.line {
                     origin = origin.line(line as usize);
                 }
@@ -168,8 +182,8 @@ impl Diagnostic {
             }
             _ => {}
         }
-        if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(help.as_ref()));
         }
         renderer.render(&[group])
     }

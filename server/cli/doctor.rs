@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::plugin::load_aside;
 use super::serve::http_settings;
-use super::{Common, block_on, say};
+use super::{Common, block_on, say, say_json};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -143,7 +143,7 @@ impl Doctor {
                 good,
                 checks,
             };
-            say(format_args!("{}", serde_json::to_string_pretty(&document)?));
+            say_json(&document)?;
         } else {
             print(&checks);
         }

@@ -17,12 +17,14 @@ mod plugin_types;
 mod serve;
 mod who;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::settings::{Flags, Settings};
+use crate::visible::{visible, visible_json};
 
 #[cfg(test)]
 pub(crate) use serve::http_settings;
@@ -129,19 +131,46 @@ pub(crate) fn run() -> ExitCode {
     reason = "the command line speaks to the terminal"
 )]
 fn complain(error: &anyhow::Error) {
-    eprintln!("patchbay: {error:#}");
+    eprintln!("patchbay: {}", visible(&format!("{error:#}"), LINES));
 }
 
 /// Prints one line on standard error that is no reason to fail.
 fn warn(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "warning: {line}");
+    let line = line.to_string();
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "warning: {}",
+        visible(&line, LINES)
+    );
 }
 
-/// Prints one line on standard output. A closed pipe, as in `patchbay … | head`, is no error.
+/// What ends a line or moves along it, and may be in what is printed.
+const LINES: &[char] = &['\n', '\t'];
+
+/// Prints one line on standard output, with nothing in it that a plugin's text would do to the terminal.
 fn say(line: std::fmt::Arguments<'_>) {
+    print(&visible(&line.to_string(), LINES));
+}
+
+/// Prints a text that goes into a file as it is: only on a terminal nothing in it acts.
+fn say_text(text: &str) {
+    match std::io::stdout().is_terminal() {
+        true => print(&visible(text, LINES)),
+        false => print(text),
+    }
+}
+
+/// Prints a document.
+fn say_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&visible_json(&serde_json::to_string_pretty(document)?));
+    Ok(())
+}
+
+/// Prints on standard output. A closed pipe, as in `patchbay … | head`, is no error.
+fn print(text: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Runs a future on a runtime of its own.

@@ -1,6 +1,5 @@
 //! `patchbay plugin install …` and its like: packages come and go.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +13,7 @@ use patchbay_registry::wire::PluginStatus;
 use serde_json::json;
 
 use super::plugin::{load_aside, scratch};
-use super::say;
+use super::{say, say_json};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -176,7 +175,7 @@ async fn run_install(
         .install(&install.source, options, &workshop, say_waiting)
         .await?;
     if install.output.json {
-        return print_json(&json!({
+        return say_json(&json!({
             "name": installed.name,
             "version": installed.version,
             "before": installed.before,
@@ -229,7 +228,7 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
             .collect()
     };
     if output.json {
-        return print_json(&json!({
+        return say_json(&json!({
             "name": change.name,
             "version": change.version,
             "plugins": change.plugins,
@@ -273,7 +272,7 @@ fn show_removal(change: &Change, output: Output) -> anyhow::Result<()> {
 
 fn show_switch(change: &Change, on: bool, output: Output) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&json!({
+        return say_json(&json!({
             "name": change.name,
             "version": change.version,
             "plugins": change.plugins,
@@ -297,7 +296,7 @@ fn show_switch(change: &Change, on: bool, output: Output) -> anyhow::Result<()> 
 
 fn show_rollback(change: &Change, output: Output) -> anyhow::Result<()> {
     if output.json {
-        return print_json(&json!({
+        return say_json(&json!({
             "name": change.name,
             "before": change.version,
             "version": change.now,
@@ -319,7 +318,7 @@ fn list(packages: &Packages, output: Output) -> anyhow::Result<()> {
     let installed = packages.list()?;
     let strays = packages.strays();
     if output.json {
-        return print_json(&json!({ "packages": installed, "not_listed": strays }));
+        return say_json(&json!({ "packages": installed, "not_listed": strays }));
     }
     for package in &installed {
         let mut notes = Vec::new();
@@ -377,7 +376,7 @@ async fn info(
         if let Some(files) = &files {
             value["files"] = serde_json::to_value(files)?;
         }
-        return print_json(&value);
+        return say_json(&value);
     }
     show_package(&package);
     let off = registry.plugins_off(&settings.registry().selection);
@@ -464,7 +463,7 @@ async fn pack(
     let (workshop, _folder) = workshop(settings).await?;
     let packed = workshop.pack(&folder, output).await?;
     if as_json {
-        return print_json(&json!({
+        return say_json(&json!({
             "path": packed.path,
             "sha256": packed.sha256,
             "manifest": packed.manifest,
@@ -489,7 +488,7 @@ fn verify(name: Option<&str>, output: Output, packages: &Packages) -> anyhow::Re
     };
     let good = strays.is_empty() && verified.iter().all(|package| package.changed.is_none());
     if output.json {
-        print_json(&json!({ "packages": verified, "not_listed": strays, "good": good }))?;
+        say_json(&json!({ "packages": verified, "not_listed": strays, "good": good }))?;
     } else {
         for package in &verified {
             let (name, version) = (&package.name, &package.version);
@@ -520,11 +519,4 @@ fn verify(name: Option<&str>, output: Output, packages: &Packages) -> anyhow::Re
 fn names(plugins: &[PackagedPlugin]) -> String {
     let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     names.join(", ")
-}
-
-/// Prints JSON for scripts. A closed pipe is no error.
-fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(value)?;
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-    Ok(())
 }

@@ -11,7 +11,7 @@ use super::leftovers::Leftovers;
 use super::package::Package;
 use super::{
     Common, block_on, plugin_check, plugin_dev, plugin_migrate, plugin_new, plugin_test,
-    plugin_types, say,
+    plugin_types, say_text,
 };
 use crate::embedded;
 use crate::settings::Settings;
@@ -98,6 +98,6 @@ async fn docs(settings: &Settings, name: &str) -> anyhow::Result<ExitCode> {
     let page = registry
         .reference(name)
         .map_err(|error| anyhow::anyhow!("{error}; `patchbay plugin check` lists the plugins"))?;
-    say(format_args!("{}", page.trim_end()));
+    say_text(page.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::diagnostics::{Diagnostic, Severity, renderer};
 use super::plugin::load_aside;
-use super::say;
+use super::{print, say, say_json};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -130,7 +130,7 @@ impl Check {
                     .chain(&problems)
                     .collect(),
             };
-            say(format_args!("{}", serde_json::to_string_pretty(&document)?));
+            say_json(&document)?;
         } else {
             let renderer = renderer();
             for looked in &looked {
@@ -138,7 +138,7 @@ impl Check {
             }
             for problem in &problems {
                 say(format_args!("FAILED  {}", problem.message));
-                say(format_args!("{}\n", problem.rendered(&renderer)));
+                print(&format!("{}\n", problem.rendered(&renderer)));
             }
             let failed = looked.iter().filter(|looked| !looked.good).count() + problems.len();
             let registered = looked
@@ -332,7 +332,7 @@ impl Looked {
             self.migration.as_deref().unwrap_or("-")
         ));
         for diagnostic in &self.diagnostics {
-            say(format_args!("{}\n", diagnostic.rendered(renderer)));
+            print(&format!("{}\n", diagnostic.rendered(renderer)));
         }
     }
 }

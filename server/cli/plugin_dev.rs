@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use super::diagnostics::{Diagnostic, Severity, renderer};
 use super::plugin_test::Test;
 use super::serve::{http_settings, stop_signal};
-use super::{Common, say};
+use super::{Common, print, say};
 use crate::settings::Settings;
 use crate::{embedded, telemetry};
 
@@ -209,7 +209,7 @@ impl Teller {
         };
         let name = status.plugin.as_deref().unwrap_or("(unknown)");
         for diagnostic in self.diagnostics(status).await {
-            say(format_args!("{}\n", diagnostic.rendered(&self.renderer)));
+            print(&format!("{}\n", diagnostic.rendered(&self.renderer)));
         }
         match (&status.last_error, &status.version) {
             (None, Some(version)) => {

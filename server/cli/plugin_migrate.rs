@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::plugin::{load_aside, scratch};
 use super::who::who;
-use super::{say, warn};
+use super::{say, say_text, warn};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -256,7 +256,7 @@ impl Migrate {
             for step in &steps {
                 say(format_args!("-- {database}: {}", described(step)));
                 for statement in sql(step) {
-                    say(format_args!("{statement};"));
+                    say_text(&format!("{statement};"));
                 }
             }
         }

@@ -1,17 +1,18 @@
 //! `patchbay plugin test`: the specs beside plugins, run in the sandbox.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use patchbay_lua::{Failure, Sandbox, Snapshots, Spec, SpecOptions, SpecReport, TestReport};
 use patchbay_registry::{SpecFolder, find_specs, read_spec};
 use serde::Serialize;
 
-use super::say;
+use super::{say, say_json};
 use crate::embedded;
 use crate::settings::Settings;
 
@@ -96,7 +97,7 @@ impl Test {
         }
         summary.duration_ms = (began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         if self.json {
-            say(format_args!("{}", serde_json::to_string_pretty(&summary)?));
+            say_json(&summary)?;
         } else {
             print_summary(&summary, began.elapsed());
         }
@@ -125,12 +126,11 @@ async fn run_spec(
         .with_context(|| format!("{shown}: its name is no UTF-8"))?
         .to_owned();
     let kept = snapshots_of(path, &file);
-    let snapshots = match fs::read_to_string(&kept) {
-        Ok(text) => {
+    let snapshots = match read_snapshots(&kept).with_context(|| kept.display().to_string())? {
+        Some(text) => {
             Snapshots::parse(&text).map_err(|reason| anyhow!("{}: {reason}", kept.display()))?
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Snapshots::default(),
-        Err(error) => return Err(error).with_context(|| kept.display().to_string()),
+        None => Snapshots::default(),
     };
     let spec = Spec {
         plugin,
@@ -151,14 +151,45 @@ fn snapshots_of(path: &Path, file: &str) -> PathBuf {
     path.with_file_name(SNAPSHOTS).join(format!("{stem}.json"))
 }
 
-fn write_snapshots(path: &Path, snapshots: &Snapshots) -> std::io::Result<()> {
+/// The most bytes that a file of snapshots may have.
+const MAX_SNAPSHOTS: u64 = 16 * 1024 * 1024;
+
+/// The text of a file of snapshots, if there is one. Whoever tries a plugin of somebody else's need not fear where a link in it
+/// leads: what is read here is written again.
+fn read_snapshots(path: &Path) -> anyhow::Result<Option<String>> {
+    let kind = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let folder = path.parent().unwrap_or(path);
+    if kind(folder)?.is_some_and(|folder| !folder.is_dir()) {
+        bail!(
+            "{SNAPSHOTS} is no folder but a link or a file; snapshots are kept beside their spec only"
+        );
+    }
+    let Some(file) = kind(path)? else {
+        return Ok(None);
+    };
+    if !file.is_file() {
+        bail!("it is no plain file; snapshots are kept beside their spec only");
+    }
+    if file.len() > MAX_SNAPSHOTS {
+        bail!("it is larger than {MAX_SNAPSHOTS} bytes");
+    }
+    Ok(Some(fs::read_to_string(path)?))
+}
+
+fn write_snapshots(path: &Path, snapshots: &Snapshots) -> anyhow::Result<()> {
     if snapshots.is_empty() {
-        return fs::remove_file(path);
+        return Ok(fs::remove_file(path)?);
     }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, snapshots.to_text())
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)?;
+    let mut aside = tempfile::NamedTempFile::new_in(folder)?;
+    aside.write_all(snapshots.to_text().as_bytes())?;
+    aside.persist(path)?;
+    Ok(())
 }
 
 fn print_spec(report: &SpecReport) {

@@ -118,6 +118,47 @@ fn the_report_is_there_for_programs_too() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn snapshots_are_kept_beside_their_spec_wherever_links_lead() {
+    let update = ["plugin", "test", "--filter", "has a form", "--update"];
+    let decoy = "{ \"name\": \"decoy\" }";
+    let link = |target: &str, place: std::path::PathBuf| {
+        std::os::unix::fs::symlink(target, place).expect("a link");
+    };
+    // The folder is a link.
+    let folder = with_spec(SPEC);
+    folder.write("elsewhere/x_spec.json", decoy);
+    link("../elsewhere", folder.path("lua-plugins/__snapshots__"));
+    let said = run(&folder, &update).badly();
+    assert!(
+        said.contains("snapshots are kept beside their spec only"),
+        "{said}"
+    );
+    assert_eq!(folder.read("elsewhere/x_spec.json"), decoy);
+    // The file is one.
+    let folder = with_spec(SPEC);
+    folder.write("package.json", decoy);
+    folder.write("lua-plugins/__snapshots__/other.json", "{}");
+    link(
+        "../../package.json",
+        folder.path("lua-plugins/__snapshots__/x_spec.json"),
+    );
+    let said = run(&folder, &update).badly();
+    assert!(said.contains("it is no plain file"), "{said}");
+    assert_eq!(folder.read("package.json"), decoy);
+}
+
+#[test]
+fn what_a_spec_says_does_nothing_to_the_terminal() {
+    let folder = with_spec(
+        "describe(\"\\27]0;pwn\\7\", function() it(\"a\\27[2Jb\", function() print(\"c\\27[2J\") expect(\"d\\27[2J\").to_be(\"e\") end) end)",
+    );
+    let finished = run(&folder, &["plugin", "test"]);
+    assert!(!finished.stdout.contains(['\x1b', '\x07']), "{finished:?}");
+    assert!(finished.stdout.contains("a\\u{1b}[2Jb"), "{finished:?}");
+}
+
 #[test]
 fn snapshots_are_written_when_told_and_compared_ever_after() {
     let folder = with_spec(SPEC);

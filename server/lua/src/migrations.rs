@@ -16,7 +16,7 @@ use crate::explain::explain;
 use crate::load::Unplaced;
 use crate::running::Running;
 use crate::source::Source;
-use crate::values::{AnswerReader, Trail, kind};
+use crate::values::{AnswerReader, MAX_BYTES, Trail, kind};
 use crate::vm::{Stop, Vm};
 
 /// The folder of the migration files.
@@ -293,6 +293,7 @@ async fn record(
         operations: Vec::new(),
         lines: Vec::new(),
         mistakes: Vec::new(),
+        bytes: 0,
         over: false,
     }));
     // A step is no top level: what it could require would differ from run to run.
@@ -379,6 +380,8 @@ struct Recording {
     operations: Vec<Term>,
     lines: Vec<Option<u32>>,
     mistakes: Vec<Mistake>,
+    /// How many bytes of text the operations hold.
+    bytes: usize,
     over: bool,
 }
 
@@ -427,6 +430,12 @@ impl Recorder {
                 format!("a table of options for m:{word}"),
                 kind(&other),
             ),
+        }
+        recording.bytes += reader.bytes();
+        if recording.bytes > MAX_BYTES {
+            return Err(raised(format!(
+                "the operations of a step hold at most {MAX_BYTES} bytes of text together"
+            )));
         }
         recording.mistakes.extend(reader.into_mistakes());
         recording.operations.push(Term::Table(entries));

@@ -3,14 +3,18 @@
 //! Nothing here runs Lua code: tables are read raw, metatables are ignored. Rust code does not stop for the deadline, so
 //! everything that is read from Lua is bounded in depth, number and size.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 use patchbay_plugin::Map;
 use patchbay_plugin::field::MAX_INTEGER;
 use patchbay_plugin::term::{MAX_WORDS, Mistake, Path, Step, Term, shortened};
 use serde_json::Value as Json;
+
+use crate::clock;
 
 /// How deep tables may be nested in an answer.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -69,9 +73,45 @@ impl<'a> Trail<'a> {
     }
 }
 
+/// How long one answer may take to read. Its size is bounded, but not what lies between its values: a table with room for
+/// a million values and none of them is walked like a full one, and may be in an answer many thousand times.
+const MAX_TIME: Duration = Duration::from_millis(100);
+
+/// The time that the reading of one answer takes, of the thread's own. It is only looked at once the coarse clock says that
+/// there is something to see.
+struct Time {
+    began: Duration,
+    own: Cell<Option<Duration>>,
+}
+
+impl Default for Time {
+    fn default() -> Time {
+        Time {
+            began: clock::coarse(),
+            own: Cell::new(None),
+        }
+    }
+}
+
+impl Time {
+    fn is_up(&self) -> bool {
+        if clock::coarse().saturating_sub(self.began) < MAX_TIME {
+            return false;
+        }
+        match self.own.get() {
+            None => {
+                self.own.set(Some(clock::thread()));
+                false
+            }
+            Some(since) => clock::thread().saturating_sub(since) > MAX_TIME,
+        }
+    }
+}
+
 /// Reads one answer. The bounds count for all that is read with one reader.
 #[derive(Default)]
 pub(crate) struct AnswerReader {
+    time: Time,
     nodes: usize,
     bytes: usize,
     open: Vec<*const c_void>,
@@ -86,6 +126,11 @@ enum Shape {
 }
 
 impl AnswerReader {
+    /// How many bytes of text were read.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// What was wrong; empty when the answer is plain data within the bounds.
     pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
         self.mistakes
@@ -190,7 +235,7 @@ impl AnswerReader {
         trail: &Trail<'_>,
     ) -> Json {
         if let Some(original) = original
-            && same(value, original)
+            && same(value, original, &self.time)
         {
             return original.clone();
         }
@@ -355,6 +400,16 @@ impl AnswerReader {
         if length > MAX_NODES.saturating_sub(self.nodes) {
             self.nodes = MAX_NODES;
             self.count(trail);
+            return None;
+        }
+        if self.time.is_up() {
+            let limit = MAX_TIME.as_millis();
+            self.mistake(
+                trail,
+                format!("an answer that is read within {limit} ms"),
+                "tables that take longer",
+            );
+            self.full = true;
             return None;
         }
         self.open.push(pointer);
@@ -571,7 +626,7 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 }
 
 /// Whether `value` is what `original` becomes in Lua: the plugin left it alone.
-fn same(value: &Value, original: &Json) -> bool {
+fn same(value: &Value, original: &Json, time: &Time) -> bool {
     match (value, original) {
         (Value::Nil, Json::Null) => true,
         (Value::LightUserData(pointer), Json::Null) => pointer.0.is_null(),
@@ -579,22 +634,28 @@ fn same(value: &Value, original: &Json) -> bool {
         (Value::Integer(value), Json::Number(_)) => number_of(original) == Some(*value as f64),
         (Value::Number(value), Json::Number(_)) => number_of(original) == Some(*value),
         (Value::String(value), Json::String(original)) => *value.as_bytes() == *original.as_bytes(),
+        // What is not told to be the same is read, and that takes note of the time.
+        (Value::Table(_), _) if time.is_up() => false,
         (Value::Table(table), Json::Array(items)) => {
             table.raw_len() == items.len()
                 && count(table, items.len())
                 && items.iter().enumerate().all(|(place, item)| {
                     table
                         .raw_get::<Value>(place + 1)
-                        .is_ok_and(|value| same(&value, item))
+                        .is_ok_and(|value| same(&value, item, time))
                 })
         }
-        (Value::Table(table), Json::Object(entries)) => same_entries(table, entries),
+        (Value::Table(table), Json::Object(entries)) => same_entries_within(table, entries, time),
         _ => false,
     }
 }
 
 /// Whether a table is what these entries become in Lua.
 pub(crate) fn same_entries(table: &Table, entries: &Map) -> bool {
+    same_entries_within(table, entries, &Time::default())
+}
+
+fn same_entries_within(table: &Table, entries: &Map, time: &Time) -> bool {
     let mut left = entries.values().filter(|value| !value.is_null()).count();
     let walked = table.for_each(|key: Value, value: Value| {
         let original = match &key {
@@ -604,7 +665,7 @@ pub(crate) fn same_entries(table: &Table, entries: &Map) -> bool {
             _ => None,
         };
         match original {
-            Some(original) if left > 0 && same(&value, original) => left -= 1,
+            Some(original) if left > 0 && same(&value, original, time) => left -= 1,
             _ => return Err(mlua::Error::StackError),
         }
         Ok(())

@@ -5,9 +5,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{call, folder, load, reader, short, single, texts};
+use common::{call, folder, load, reader, short, single, texts, with_hooks};
 use insta::assert_snapshot;
-use patchbay_lua::{Report, Sandbox, Source};
+use patchbay_lua::{HookError, Report, Sandbox, Source};
 use patchbay_plugin::Map;
 use serde_json::json;
 
@@ -511,4 +511,25 @@ async fn long_keys_are_counted_before_they_are_copied() {
     )
     .await;
     assert!(found.contains("at most 4194304 bytes of text"), "{found}");
+}
+
+#[tokio::test]
+async fn tables_that_are_only_long_to_walk_are_not_read_for_ever() {
+    let sandbox = Sandbox::new(short());
+    let hooks = r#"
+      validate = function()
+        local hollow, all = table.create(200000), {}
+        for place = 1, 60000 do all[place] = hollow end
+        return all
+      end,"#;
+    let plugin = load(&sandbox, single(&with_hooks(hooks)))
+        .await
+        .expect("a plugin");
+    match plugin.validate(call(json!({ "a": "x" }))).await {
+        Err(HookError::Nonsense(reports)) => {
+            let told = reports[0].to_string();
+            assert!(told.contains("an answer that is read within"), "{told}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

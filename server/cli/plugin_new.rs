@@ -168,6 +168,9 @@ fn free_name(text: &str, parent: &Path) -> anyhow::Result<PluginName> {
     })?;
     let key = PlatformMetadata::from_name(&name).platform_key;
     let folder = parent.join(key.as_str());
+    if ["lib", "examples", "types"].contains(&key.as_str()) {
+        bail!("a plugin in a folder {key:?} is not looked for; choose another name");
+    }
     if folder.exists() || parent.join(format!("{key}.lua")).exists() {
         bail!(
             "there is a plugin in {} already; choose another name, or another folder with --in",
@@ -430,20 +433,21 @@ mod tests {
     fn a_bad_answer_is_asked_again() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir_all(folder.path().join("lua-plugins/taken")).expect("a folder");
-        let answers = "\nnot a name\nTakenDataOutput\nLakeDataOutput\nfolder:text\nFolder\nfolder\nfolder!\n\n";
+        let answers = "\nnot a name\nTakenDataOutput\nLibDataOutput\nLakeDataOutput\nfolder:text\nFolder\nfolder\nfolder!\n\n";
         let (said, end) = asked(folder.path(), nothing_said(), answers);
         end.expect("it is written");
         for complaint in [
             "\"\" is no name for a plugin: expected",
             "\"not a name\" is no name for a plugin: expected",
             "lua-plugins/taken already; choose another name",
+            "a plugin in a folder \"lib\" is not looked for",
             "\"text\" is no kind of field; expected one of string",
             "\"Folder\" is no name for a field",
             "the field \"folder\" is there twice",
         ] {
             assert!(said.contains(complaint), "{complaint}: {said}");
         }
-        assert_eq!(said.matches("Its name, such as").count(), 4, "{said}");
+        assert_eq!(said.matches("Its name, such as").count(), 5, "{said}");
         let plugin = std::fs::read_to_string(folder.path().join("lua-plugins/lake/plugin.lua"))
             .expect("a plugin");
         assert!(

@@ -49,6 +49,17 @@ pub(crate) fn is_json(content_type: &HeaderValue) -> bool {
     let starts = |start: &[u8]| {
         essence.len() > start.len() && essence[..start.len()].eq_ignore_ascii_case(start)
     };
+    // RFC 8259: JSON is UTF-8, whatever else may be written there.
+    let is_utf8 = text.split(';').skip(1).all(|parameter| {
+        let Some((name, value)) = parameter.split_once('=') else {
+            return true;
+        };
+        !name.trim().eq_ignore_ascii_case("charset")
+            || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    });
+    if !is_utf8 {
+        return false;
+    }
     essence.eq_ignore_ascii_case(b"application/json")
         || (starts(b"application/")
             && essence.len() > 5

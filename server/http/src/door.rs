@@ -365,6 +365,10 @@ mod tests {
             (&[("content-type", "application/merge-patch+json")], None),
             (&[("content-type", "text/plain")], Some(Refusal::NotJson)),
             (
+                &[("content-type", "application/json; charset=utf-16")],
+                Some(Refusal::NotJson),
+            ),
+            (
                 &[("content-type", "application/x-www-form-urlencoded")],
                 Some(Refusal::NotJson),
             ),

@@ -172,10 +172,18 @@ fn is_identifier(text: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
+/// The columns that every table of Postgres has, so that none of its own may be called like them.
+pub(crate) const SYSTEM_COLUMNS: &[&str] = &["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
 fn check_field_name(text: &str) -> Result<(), String> {
     if !is_identifier(text) {
         return Err(format!(
             "a field name: a lower-case letter, then lower-case letters, digits and `_`, at most {MAX_IDENTIFIER} bytes"
+        ));
+    }
+    if SYSTEM_COLUMNS.contains(&text) {
+        return Err(format!(
+            "a field name other than \"{text}\", which Postgres has in every table"
         ));
     }
     if text == "id" || text == "configuration_type" {
@@ -269,6 +277,8 @@ mod tests {
         for bad in [
             "id",
             "configuration_type",
+            "ctid",
+            "xmin",
             "Upper",
             "a b",
             "",

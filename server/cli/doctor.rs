@@ -430,6 +430,12 @@ impl Patient {
                                 "look at it with `patchbay plugin migrate {plugin} --sql`, then `patchbay plugin migrate {plugin}`"
                             ),
                         ),
+                        Steps::Held(ids, held) => found.warn(
+                            format!("{plugin}: {held}, so {} does not run", ids.join(", ")),
+                            format!(
+                                "put back the version that the table is for, or run `patchbay plugin migrate {plugin}`, which goes on"
+                            ),
+                        ),
                         Steps::Unfit(reason) => found.problem(
                             format!("{plugin}: {reason}"),
                             "restore the migration that was applied, and write the next one",

@@ -213,7 +213,12 @@ impl Migrate {
             say(format_args!("{id} taken back"));
         }
         if migrated.applied.is_empty() && migrated.taken_back.is_empty() {
-            say(format_args!("nothing to migrate"));
+            match self.force {
+                false => say(format_args!("nothing to migrate")),
+                true => say(format_args!(
+                    "nothing to migrate; {plugin} is accepted as it is, and rows that it would refuse stay as they are"
+                )),
+            }
         }
         match migrated.held_at.as_deref() {
             Some("0") => say(format_args!(

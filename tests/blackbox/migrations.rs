@@ -148,6 +148,12 @@ async fn a_plugin_goes_down_waits_and_goes_up_again() {
         assert_eq!(database.columns(&folder, TABLE).await, ["id", "folder"]);
         // Nobody else is touched.
         server.get("plugins/SnowflakeDataOutput/form").await.is(200);
+        let told = server.run(&["doctor"]).stdout;
+        assert!(
+            told.contains("held at the migration 0001_create_table since")
+                && told.contains("so 0002_add_region does not run"),
+            "{told}"
+        );
 
         // The version that the table is for serves with it.
         folder.remove("lua-plugins/lake/migrations/0002_add_region.lua");

@@ -15,6 +15,7 @@ use patchbay_store::{Store, StoreError};
 use crate::Registry;
 use crate::check::Fixed;
 use crate::enabling::{Selectable, Selection};
+use crate::reload::held_at;
 
 /// How long an event may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +40,8 @@ pub enum Steps {
     Pending(Vec<String>),
     /// Steps that wait to be told, because they do more than add.
     Waiting(Vec<String>),
+    /// Steps that do not run because an operator holds the plugin before them, and what is said of that.
+    Held(Vec<String>, String),
     /// They do not fit what was applied.
     Unfit(String),
 }
@@ -131,7 +134,7 @@ impl Registry {
     /// # Errors
     /// The histories cannot be read.
     pub async fn steps_for(&self, store: &Store) -> Result<Vec<(String, Steps)>, StoreError> {
-        let histories = store.histories().await?;
+        let (histories, held) = (store.histories().await?, store.held().await?);
         let generation = self.current();
         let mut found = Vec::new();
         for entry in &generation.entries {
@@ -147,9 +150,10 @@ impl Registry {
                         .pending
                         .iter()
                         .map(|step| step.migration.id.to_string());
-                    match waits {
-                        true => Steps::Waiting(ids.collect()),
-                        false => Steps::Pending(ids.collect()),
+                    match (held.get(name), waits) {
+                        (Some(held), _) => Steps::Held(ids.collect(), held_at(held)),
+                        (None, true) => Steps::Waiting(ids.collect()),
+                        (None, false) => Steps::Pending(ids.collect()),
                     }
                 }
             };

@@ -419,7 +419,7 @@ impl Activation<'_> {
 }
 
 /// Where an operator holds a plugin, since when, and who did.
-fn held_at(held: &Held) -> String {
+pub(crate) fn held_at(held: &Held) -> String {
     let at = match &held.step {
         Some(id) => format!("held at the migration {id}"),
         None => "held with no migration applied".to_owned(),

@@ -33,8 +33,8 @@ mod slot;
 use judge::rows_warning;
 use slot::Slot;
 
-pub(crate) use activation::Claims;
 use activation::held_warning;
+pub(crate) use activation::{Claims, held_at};
 pub use migrating::{Migrated, MigrationOrder, StepPreview, WrittenMigration};
 pub(crate) use plugin_settings::settings_of;
 pub(crate) use report::log_generation;

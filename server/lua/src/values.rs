@@ -3,18 +3,14 @@
 //! Nothing here runs Lua code: tables are read raw, metatables are ignored. Rust code does not stop for the deadline, so
 //! everything that is read from Lua is bounded in depth, number and size.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 use patchbay_plugin::Map;
 use patchbay_plugin::field::MAX_INTEGER;
 use patchbay_plugin::term::{MAX_WORDS, Mistake, Path, Step, Term, shortened};
 use serde_json::Value as Json;
-
-use crate::clock;
 
 /// How deep tables may be nested in an answer.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -73,45 +69,16 @@ impl<'a> Trail<'a> {
     }
 }
 
-/// How long one answer may take to read. Its size is bounded, but not what lies between its values: a table with room for
-/// a million values and none of them is walked like a full one, and may be in an answer many thousand times.
-const MAX_TIME: Duration = Duration::from_millis(100);
-
-/// The time that the reading of one answer takes, of the thread's own. It is only looked at once the coarse clock says that
-/// there is something to see.
-struct Time {
-    began: Duration,
-    own: Cell<Option<Duration>>,
-}
-
-impl Default for Time {
-    fn default() -> Time {
-        Time {
-            began: clock::coarse(),
-            own: Cell::new(None),
-        }
-    }
-}
-
-impl Time {
-    fn is_up(&self) -> bool {
-        if clock::coarse().saturating_sub(self.began) < MAX_TIME {
-            return false;
-        }
-        match self.own.get() {
-            None => {
-                self.own.set(Some(clock::thread()));
-                false
-            }
-            Some(since) => clock::thread().saturating_sub(since) > MAX_TIME,
-        }
-    }
-}
+/// What coming to a table once more costs, in values. What a table takes to read is not its values alone: one with room for
+/// a million and none of them is walked like a full one. The memory of a VM bounds all its tables together, so it is only
+/// what is in an answer again and again that could take for ever.
+const AGAIN: usize = 250;
 
 /// Reads one answer. The bounds count for all that is read with one reader.
 #[derive(Default)]
 pub(crate) struct AnswerReader {
-    time: Time,
+    /// How often it came to a table.
+    visits: HashMap<*const c_void, u32>,
     nodes: usize,
     bytes: usize,
     open: Vec<*const c_void>,
@@ -168,6 +135,16 @@ impl AnswerReader {
         self.mistake(trail, format!("at most {MAX_NODES} values"), "more");
         self.full = true;
         false
+    }
+
+    /// Notes that a table is come to; false once the bounds are passed. Comparing it and then reading it are two visits.
+    fn visit(&mut self, table: &Table) -> bool {
+        let visits = self.visits.entry(table.to_pointer()).or_default();
+        *visits += 1;
+        if *visits > 2 {
+            self.nodes += AGAIN;
+        }
+        self.nodes <= MAX_NODES
     }
 
     /// Counts the bytes of one text; false once the bounds are passed.
@@ -235,7 +212,7 @@ impl AnswerReader {
         trail: &Trail<'_>,
     ) -> Json {
         if let Some(original) = original
-            && same(value, original, &self.time)
+            && self.is_same(value, original)
         {
             return original.clone();
         }
@@ -402,14 +379,8 @@ impl AnswerReader {
             self.count(trail);
             return None;
         }
-        if self.time.is_up() {
-            let limit = MAX_TIME.as_millis();
-            self.mistake(
-                trail,
-                format!("an answer that is read within {limit} ms"),
-                "tables that take longer",
-            );
-            self.full = true;
+        if !self.visit(table) {
+            self.count(trail);
             return None;
         }
         self.open.push(pointer);
@@ -625,52 +596,58 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Whether `value` is what `original` becomes in Lua: the plugin left it alone.
-fn same(value: &Value, original: &Json, time: &Time) -> bool {
-    match (value, original) {
-        (Value::Nil, Json::Null) => true,
-        (Value::LightUserData(pointer), Json::Null) => pointer.0.is_null(),
-        (Value::Boolean(value), Json::Bool(original)) => value == original,
-        (Value::Integer(value), Json::Number(_)) => number_of(original) == Some(*value as f64),
-        (Value::Number(value), Json::Number(_)) => number_of(original) == Some(*value),
-        (Value::String(value), Json::String(original)) => *value.as_bytes() == *original.as_bytes(),
-        // What is not told to be the same is read, and that takes note of the time.
-        (Value::Table(_), _) if time.is_up() => false,
-        (Value::Table(table), Json::Array(items)) => {
-            table.raw_len() == items.len()
-                && count(table, items.len())
-                && items.iter().enumerate().all(|(place, item)| {
-                    table
-                        .raw_get::<Value>(place + 1)
-                        .is_ok_and(|value| same(&value, item, time))
-                })
-        }
-        (Value::Table(table), Json::Object(entries)) => same_entries_within(table, entries, time),
-        _ => false,
-    }
-}
-
 /// Whether a table is what these entries become in Lua.
 pub(crate) fn same_entries(table: &Table, entries: &Map) -> bool {
-    same_entries_within(table, entries, &Time::default())
+    AnswerReader::default().has_same_entries(table, entries)
 }
 
-fn same_entries_within(table: &Table, entries: &Map, time: &Time) -> bool {
-    let mut left = entries.values().filter(|value| !value.is_null()).count();
-    let walked = table.for_each(|key: Value, value: Value| {
-        let original = match &key {
-            Value::String(key) => std::str::from_utf8(&key.as_bytes())
-                .ok()
-                .and_then(|key| entries.get(key)),
-            _ => None,
-        };
-        match original {
-            Some(original) if left > 0 && same(&value, original, time) => left -= 1,
-            _ => return Err(mlua::Error::StackError),
+impl AnswerReader {
+    /// Whether `value` is what `original` becomes in Lua: the plugin left it alone. What is not told to be the same is read,
+    /// which takes note of the bounds.
+    fn is_same(&mut self, value: &Value, original: &Json) -> bool {
+        match (value, original) {
+            (Value::Nil, Json::Null) => true,
+            (Value::LightUserData(pointer), Json::Null) => pointer.0.is_null(),
+            (Value::Boolean(value), Json::Bool(original)) => value == original,
+            (Value::Integer(value), Json::Number(_)) => number_of(original) == Some(*value as f64),
+            (Value::Number(value), Json::Number(_)) => number_of(original) == Some(*value),
+            (Value::String(value), Json::String(original)) => {
+                *value.as_bytes() == *original.as_bytes()
+            }
+            (Value::Table(table), Json::Array(items)) => {
+                table.raw_len() == items.len()
+                    && self.visit(table)
+                    && count(table, items.len())
+                    && items.iter().enumerate().all(|(place, item)| {
+                        table
+                            .raw_get::<Value>(place + 1)
+                            .is_ok_and(|value| self.is_same(&value, item))
+                    })
+            }
+            (Value::Table(table), Json::Object(entries)) => {
+                self.visit(table) && self.has_same_entries(table, entries)
+            }
+            _ => false,
         }
-        Ok(())
-    });
-    walked.is_ok() && left == 0
+    }
+
+    fn has_same_entries(&mut self, table: &Table, entries: &Map) -> bool {
+        let mut left = entries.values().filter(|value| !value.is_null()).count();
+        let walked = table.for_each(|key: Value, value: Value| {
+            let original = match &key {
+                Value::String(key) => std::str::from_utf8(&key.as_bytes())
+                    .ok()
+                    .and_then(|key| entries.get(key)),
+                _ => None,
+            };
+            match original {
+                Some(original) if left > 0 && self.is_same(&value, original) => left -= 1,
+                _ => return Err(mlua::Error::StackError),
+            }
+            Ok(())
+        });
+        walked.is_ok() && left == 0
+    }
 }
 
 /// Whether a table has exactly this many entries.

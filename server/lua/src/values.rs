@@ -73,11 +73,15 @@ impl<'a> Trail<'a> {
 /// a million and none of them is walked like a full one. The memory of a VM bounds all its tables together, so it is only
 /// what is in an answer again and again that could take for ever.
 const AGAIN: usize = 250;
+/// How many tables an answer may have before it is worth to keep account of them: forms have fewer.
+const FEW: usize = 200;
 
 /// Reads one answer. The bounds count for all that is read with one reader.
 #[derive(Default)]
 pub(crate) struct AnswerReader {
-    /// How often it came to a table.
+    /// How many tables it came to, those that it came to again among them.
+    tables: usize,
+    /// How often it came to each, after the first [`FEW`].
     visits: HashMap<*const c_void, u32>,
     nodes: usize,
     bytes: usize,
@@ -139,6 +143,10 @@ impl AnswerReader {
 
     /// Notes that a table is come to; false once the bounds are passed. Comparing it and then reading it are two visits.
     fn visit(&mut self, table: &Table) -> bool {
+        self.tables += 1;
+        if self.tables <= FEW {
+            return true;
+        }
         let visits = self.visits.entry(table.to_pointer()).or_default();
         *visits += 1;
         if *visits > 2 {
